@@ -1,0 +1,100 @@
+"""The LCM schedule (Luo et al., arXiv 2310.04378) as pure functions: which timesteps, and the constants of each.
+
+Live2Diff walks a *step list*: indices into LCM's 50 timesteps 999, 979, …, 19. Betas are linear (not scaled linear).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live2diff_trt.bundle.errors import SpecError
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """The constants a diffusion schedule is made from; they travel in the bundle's manifest."""
+
+    train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    original_steps: int = 50
+    timestep_scaling: float = 10.0
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise SpecError(
+                f"betas run from {self.beta_start} to {self.beta_end}", "They must rise and lie between 0 and 1"
+            )
+        if self.original_steps < 1 or self.train_timesteps % self.original_steps:
+            raise SpecError(
+                f"{self.train_timesteps} training timesteps do not divide into {self.original_steps} steps",
+                "Use a divisor, as LCM does (1000 and 50)",
+            )
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """What each denoising step needs. Arrays are [steps] float32; row i of the stream batch uses entry i.
+
+    Attributes:
+        timesteps: [steps] int32, descending: the noise level of each row.
+        sqrt_alpha: sqrt(ā) at that timestep.
+        sqrt_one_minus_alpha: sqrt(1 − ā).
+        c_skip, c_out: LCM's boundary scalings.
+    """
+
+    timesteps: NDArray[np.int32]
+    sqrt_alpha: Float32Array
+    sqrt_one_minus_alpha: Float32Array
+    c_skip: Float32Array
+    c_out: Float32Array
+
+
+def alphas_cumprod(schedule: ScheduleSpec) -> NDArray[np.float64]:
+    """Return ā for every training timestep, [train_timesteps] float64 (DDPM, arXiv 2006.11239, eq. 4)."""
+    betas = np.linspace(schedule.beta_start, schedule.beta_end, schedule.train_timesteps, dtype=np.float64)
+    return np.cumprod(1.0 - betas)
+
+
+def lcm_timesteps(schedule: ScheduleSpec) -> NDArray[np.int32]:
+    """Return LCM's timesteps, noisiest first, [original_steps] int32: 999, 979, …, 19."""
+    stride = schedule.train_timesteps // schedule.original_steps
+    return np.arange(schedule.train_timesteps - 1, 0, -stride, dtype=np.int32)
+
+
+def check_step_list(step_list: Sequence[int], schedule: ScheduleSpec) -> None:
+    """Raise SpecError unless ``step_list`` names 1 to 8 rising indices into LCM's timesteps."""
+    if not 1 <= len(step_list) <= 8:
+        raise SpecError(f"the step list {list(step_list)} has {len(step_list)} steps", "Name 1 to 8 steps, as in 30,40")
+    if any(not 0 <= index < schedule.original_steps for index in step_list):
+        raise SpecError(
+            f"the step list {list(step_list)} leaves the range 0 to {schedule.original_steps - 1}",
+            "Each step is an index into LCM's timesteps, 0 the noisiest",
+        )
+    if any(later <= earlier for earlier, later in zip(step_list, step_list[1:], strict=False)):
+        raise SpecError(f"the step list {list(step_list)} does not rise", "Order the steps from noisy to clean, as in 30,40")
+
+
+def make_step_table(step_list: Sequence[int], schedule: ScheduleSpec) -> StepTable:
+    """Compute the constants of every denoising step in ``step_list``; raise SpecError if it is not a valid one."""
+    check_step_list(step_list, schedule)
+    timesteps = lcm_timesteps(schedule)[list(step_list)]
+    alpha = alphas_cumprod(schedule)[timesteps]
+    scaled = timesteps.astype(np.float64) * schedule.timestep_scaling
+    variance = schedule.sigma_data**2
+    c_skip = variance / (scaled**2 + variance)
+    c_out = scaled / np.sqrt(scaled**2 + variance)
+    return StepTable(
+        timesteps=timesteps,
+        sqrt_alpha=np.sqrt(alpha).astype(np.float32),
+        sqrt_one_minus_alpha=np.sqrt(1.0 - alpha).astype(np.float32),
+        c_skip=c_skip.astype(np.float32),
+        c_out=c_out.astype(np.float32),
+    )
