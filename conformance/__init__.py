@@ -1,0 +1,1 @@
+"""Replays recordings of the reference network and measures how far ours is from them."""

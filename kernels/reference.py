@@ -1,0 +1,149 @@
+"""The kernels in numpy: what every GPU kernel must equal, and what the CPU runs.
+
+All of them compute in float32 (or in float64, if that is what they are given) and return it; the caller rounds to the
+stream's dtype. Shapes stand beside the signatures.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.floating[Any]]
+
+
+def preprocess(image: NDArray[np.uint8], width: int, height: int) -> Float:
+    """Crop, resize and scale a picture: uint8 [any height, any width, 3] → float32 [3, height, width] in [−1, 1].
+
+    The policy is *cover*: the largest centred rectangle of the target's aspect ratio is kept, the rest is cropped. It
+    is resized by an antialiased triangle filter, which is plain bilinear interpolation where the picture grows.
+    """
+    left, top, kept_width, kept_height = cover_rectangle(image.shape[1], image.shape[0], width, height)
+    kept = image[top : top + kept_height, left : left + kept_width].astype(np.float32)
+    if (kept_width, kept_height) != (width, height):
+        columns, rows = _triangle_weights(kept_width, width), _triangle_weights(kept_height, height)
+        kept = np.tensordot(rows, kept, axes=(1, 0))
+        kept = np.einsum("xw,ywc->yxc", columns, kept, optimize=True)
+    scaled: Float = np.ascontiguousarray(kept.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
+    return scaled
+
+
+def cover_rectangle(from_width: int, from_height: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return (left, top, width, height) of the largest centred rectangle with the aspect ratio of width x height."""
+    kept_width = min(from_width, max(1, round(from_height * width / height)))
+    kept_height = min(from_height, max(1, round(from_width * height / width)))
+    return (from_width - kept_width) // 2, (from_height - kept_height) // 2, kept_width, kept_height
+
+
+@lru_cache(maxsize=16)
+def _triangle_weights(from_size: int, to_size: int) -> Float:
+    """Weights of an antialiased triangle filter, [to_size, from_size] float32; each row sums to 1."""
+    scale = from_size / to_size
+    reach = max(scale, 1.0)
+    centres = (np.arange(to_size) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(from_size)[None, :] - centres[:, None]) / reach
+    weights = np.maximum(0.0, 1.0 - distance)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def resize_bilinear(planes: Float, width: int, height: int) -> Float:
+    """Resize [..., any height, any width] to [..., height, width]: bilinear, align_corners false, no antialias."""
+    top, bottom, down = _bilinear_taps(planes.shape[-2], height)
+    left, right, across = _bilinear_taps(planes.shape[-1], width)
+    rows = planes[..., top, :] * (1 - down)[:, None] + planes[..., bottom, :] * down[:, None]
+    resized: Float = rows[..., left] * (1 - across) + rows[..., right] * across
+    return resized
+
+
+@lru_cache(maxsize=16)
+def _bilinear_taps(from_size: int, to_size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
+    source = np.clip((np.arange(to_size) + 0.5) * (from_size / to_size) - 0.5, 0, None)
+    low = np.minimum(source.astype(np.intp), from_size - 1)
+    high = np.minimum(low + 1, from_size - 1)
+    return low, high, (source - low).astype(np.float32)
+
+
+def depth_normalise(depth_maps: Float) -> Float:
+    """Scale depth maps, [frames, height, width], together to [−1, 1]; flat ones become 0 everywhere."""
+    low, high = depth_maps.min(), depth_maps.max()
+    if not high > low:
+        return np.zeros_like(depth_maps)
+    normalised: Float = (depth_maps - low) / (high - low) * 2 - 1
+    return normalised
+
+
+def enter(latent: Float, noise: Float, sqrt_alpha: float, sqrt_one_minus_alpha: float) -> Float:
+    """Noise a latent to a timestep (DDPM, arXiv 2006.11239, eq. 4): any shape, all alike."""
+    noised: Float = sqrt_alpha * latent + sqrt_one_minus_alpha * noise
+    return noised
+
+
+def lcm_step(
+    sample: Float,  # [rows, channels, height, width]
+    model_output: Float,  # alike
+    sqrt_alpha: Float,  # [rows], and the others
+    sqrt_one_minus_alpha: Float,
+    c_skip: Float,
+    c_out: Float,
+) -> Float:
+    """Predict every row's clean latent (LCM, arXiv 2310.04378, eq. 9): x0 of the sample's shape."""
+
+    def per_row(values: Float) -> Float:
+        return values[:, None, None, None]
+
+    predicted = (sample - per_row(sqrt_one_minus_alpha) * model_output) / per_row(sqrt_alpha)
+    clean: Float = per_row(c_out) * predicted + per_row(c_skip) * sample
+    return clean
+
+
+def postprocess(image: Float) -> NDArray[np.uint8]:
+    """Turn [3, height, width], roughly in [−1, 1], into uint8 [height, width, 3]; ties round to even."""
+    pixels = np.rint((np.clip(image.astype(np.float32, copy=False), -1, 1) / 2 + 0.5) * 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def streaming_attention(
+    q: Float,  # [rows, positions, channels], k and v alike
+    k: Float,
+    v: Float,
+    past_k: Float,  # [rows, window, positions, channels], past_v alike
+    past_v: Float,
+    tables: tuple[Float, Float, Float],  # W·pe for q, k and v, each [window, channels]
+    position: NDArray[np.integer[Any]],  # [rows]
+    past_position: NDArray[np.integer[Any]],  # [rows, window]
+    past_bias: Float,  # [rows, window], 0 or −inf
+    heads: int,
+) -> Float:
+    """Let each row's frame attend to its cached past and to itself: [rows, positions, channels]."""
+    pe_q, pe_k, pe_v = tables
+    here_q = q + pe_q[position][:, None]
+    keys = np.concatenate([past_k + pe_k[past_position][:, :, None], (k + pe_k[position][:, None])[:, None]], axis=1)
+    values = np.concatenate([past_v + pe_v[past_position][:, :, None], (v + pe_v[position][:, None])[:, None]], axis=1)
+    bias = np.pad(past_bias, ((0, 0), (0, 1)))[:, :, None, None]
+    q_heads, k_heads, v_heads = (_split_heads(tensor, heads) for tensor in (here_q[:, None], keys, values))
+    scores = (q_heads * k_heads).sum(-1) / np.sqrt(k_heads.shape[-1]) + bias  # [rows, window + 1, positions, heads]
+    out: Float = (_softmax(scores, axis=1)[..., None] * v_heads).sum(1)
+    return out.reshape(q.shape)
+
+
+def warm_up_attention(q: Float, k: Float, v: Float, tables: tuple[Float, Float, Float], heads: int) -> Float:
+    """Let the warm-up frames attend to each other in both directions: all [frames, positions, channels]."""
+    q_heads, k_heads, v_heads = (
+        _split_heads(tensor + table[: len(q), None], heads) for tensor, table in zip((q, k, v), tables, strict=True)
+    )
+    scores = np.einsum("fphc,gphc->fgph", q_heads, k_heads) / np.sqrt(q_heads.shape[-1])
+    out: Float = np.einsum("fgph,gphc->fphc", _softmax(scores, axis=1), v_heads)
+    return out.reshape(q.shape)
+
+
+def _split_heads(tensor: Float, heads: int) -> Float:
+    return tensor.reshape(*tensor.shape[:-1], heads, -1)
+
+
+def _softmax(scores: Float, axis: int) -> Float:
+    weights = np.exp(scores - scores.max(axis=axis, keepdims=True))
+    normalised: Float = weights / weights.sum(axis=axis, keepdims=True)
+    return normalised

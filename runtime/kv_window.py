@@ -1,0 +1,77 @@
+"""Which slot of a kv-cache holds which frame: integers only, the same for every backend.
+
+Live2Diff, arXiv 2407.08701, section 4. With n frames streamed into a row before this one, the new frame's position is
+``sink + min(n, rolling - 1)`` and the frame that came a ticks earlier has that position minus a. At most ``rolling``
+streamed frames are visible, the new one included; the sink always is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32Array = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowView:
+    """The past as the rows of one tick see it.
+
+    Attributes:
+        position: [rows] int32, the new frame's position.
+        past_position: [rows, window] int32, each slot's position; of a hidden slot, its own index.
+        visible: [rows, window] bool, whether the slot holds a frame this tick may look at.
+        write_slot: [rows] int32, where the new frame's keys and values belong. Hidden in this tick.
+    """
+
+    position: Int32Array
+    past_position: Int32Array
+    visible: NDArray[np.bool_]
+    write_slot: Int32Array
+
+    def past_bias(self, dtype: str) -> NDArray[np.floating]:
+        """Return the mask that is added to attention scores, [rows, window]: 0, or −inf where hidden."""
+        return np.where(self.visible, 0.0, -np.inf).astype(dtype)
+
+
+class KvWindow:
+    """Counts the frames streamed into each row. A row's count starts when its first real frame arrives."""
+
+    def __init__(self, rows: int, window: int, sink: int) -> None:
+        self._window = window
+        self._sink = sink
+        self._counts = np.zeros(rows, np.int64)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Frames streamed into each row so far, [rows]; a copy."""
+        return self._counts.copy()
+
+    def view(self) -> WindowView:
+        """Return what the next tick sees. Changes nothing."""
+        rolling = self._window - self._sink
+        count = self._counts[:, None]
+        newest = self._sink + np.minimum(self._counts, rolling - 1)
+        slot = np.arange(self._window)
+        # The youngest frame that went to this slot came `age` ticks before the new one; 0 < age <= rolling.
+        age = (count - 1 - (slot - self._sink)) % rolling + 1
+        in_sink = slot < self._sink
+        visible = in_sink | ((age < rolling) & (age <= count))
+        past_position = np.where(visible & ~in_sink, newest[:, None] - age, slot)
+        return WindowView(
+            position=newest.astype(np.int32),
+            past_position=past_position.astype(np.int32),
+            visible=visible,
+            write_slot=(self._sink + self._counts % rolling).astype(np.int32),
+        )
+
+    def advance(self, active: Sequence[bool]) -> None:
+        """Count one more frame in every row that held a real one in this tick. Changes the counts in place."""
+        self._counts += np.asarray(active, np.int64)
+
+    def reset(self) -> None:
+        """Forget every streamed frame."""
+        self._counts[:] = 0
