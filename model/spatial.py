@@ -38,6 +38,17 @@ class Resnet(ResnetBlock2D):  # type: ignore[misc]  # diffusers is untyped
         return output
 
 
+class SelfAttentionProcessor:
+    """Attention among the positions of one frame."""
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: None = None, attention_mask: None = None
+    ) -> Tensor:
+        """Map [rows, positions, channels] to the same shape."""
+        keys, values = attn.to_k(hidden_states), attn.to_v(hidden_states)
+        return _attend(attn, attn.to_q(hidden_states), keys, values)
+
+
 class PromptAttentionProcessor:
     """Cross-attention whose keys and values arrive computed: they depend on the prompt alone."""
 
@@ -45,15 +56,18 @@ class PromptAttentionProcessor:
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: KeyValue, attention_mask: None = None
     ) -> Tensor:
         """Attend from [rows, positions, channels] to (keys, values), each [rows, tokens, channels]."""
+        return _attend(attn, attn.to_q(hidden_states), *encoder_hidden_states)
 
-        def by_head(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-        keys, values = encoder_hidden_states
-        query = attn.to_q(hidden_states)
-        out = scaled_dot_product_attention(by_head(query), by_head(keys), by_head(values))
-        projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
-        return projected
+def _attend(attn: Attention, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """[rows, positions, channels] and twice [rows, tokens, channels] → [rows, positions, channels], projected."""
+
+    def by_head(tensor: Tensor) -> Tensor:
+        return tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+    out = scaled_dot_product_attention(by_head(query), by_head(keys), by_head(values))
+    projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
+    return projected
 
 
 class SpatialTransformer(Transformer2DModel):  # type: ignore[misc]  # diffusers is untyped
@@ -71,6 +85,7 @@ class SpatialTransformer(Transformer2DModel):  # type: ignore[misc]  # diffusers
         )
         self.place = place
         self.channels = channels
+        self.transformer_blocks[0].attn1.set_processor(SelfAttentionProcessor())
         self.cross_attention.set_processor(PromptAttentionProcessor())
 
     @property

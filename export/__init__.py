@@ -1,0 +1,1 @@
+"""Modules → bundle. Runs on any machine with PyTorch; nothing after it needs PyTorch."""
