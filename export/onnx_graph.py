@@ -13,6 +13,7 @@ import onnx_ir
 import torch
 from onnx_ir import passes
 from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
     IdentityEliminationPass,
     RemoveUnusedNodesPass,
@@ -64,17 +65,32 @@ def export_graph(module: nn.Module, signature: GraphSignature) -> onnx_ir.Model:
     _name_border(model, signature)
     _read_dimensions_from_first(model)
     _simplify(model)
+    weights = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    _keep_as_initialisers(model, weights)
     return model
 
 
 def _simplify(model: onnx_ir.Model) -> None:
-    """Fold shapes and merge equal nodes, in place. What is left of the initialisers are the weights, all of them."""
+    """Fold shapes, merge equal nodes and drop the tracer's notes, in place."""
     for _ in range(2):
         # Weights keep their names: a transposed copy under a new one could not be refitted.
         fold_constants(
             model, onnx_shape_inference=True, should_fold=lambda node: False if node.op_type == "Transpose" else None
         )
         passes.Sequential(IdentityEliminationPass(), RemoveUnusedNodesPass(), CommonSubexpressionEliminationPass())(model)
+    ClearMetadataAndDocStringPass()(model)
+
+
+def _keep_as_initialisers(model: onnx_ir.Model, weights: set[str]) -> None:
+    """Leave only weights among the initialisers; what the exporter computed becomes Constant nodes. In place."""
+    graph = model.graph
+    for name in [name for name in graph.initializers if name not in weights]:
+        value = graph.initializers.pop(name)
+        constant = onnx_ir.node("Constant", [], attributes={"value": value.const_value}, name=f"node_{name}")
+        constant.outputs[0].type, constant.outputs[0].shape = value.type, value.shape
+        value.replace_all_uses_with(constant.outputs[0])
+        constant.outputs[0].name = name
+        graph.insert_before(graph[0], constant)
 
 
 def plain_attention(

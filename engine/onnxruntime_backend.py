@@ -1,0 +1,123 @@
+"""Opens the graphs of a bundle with ONNX Runtime. The only file that imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.bundle.signature import GraphSignature
+from live2diff_trt.engine.errors import BackendError
+
+Array = NDArray[Any]
+ProviderName = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeOptions:
+    """How ONNX Runtime executes.
+
+    Attributes:
+        provider: ``cpu``, or ``cuda`` (needs onnxruntime-gpu); never another than the one asked for.
+        threads: threads inside one operator; 0 leaves it to ONNX Runtime: one per physical core.
+    """
+
+    provider: ProviderName = "cpu"
+    threads: int = 0
+
+
+class OnnxGraph:
+    """One graph of a bundle, ready to run. Inputs and outputs are host arrays, bound by name."""
+
+    def __init__(self, session: Any, signature: GraphSignature, errors: tuple[type[Exception], ...]) -> None:
+        self._session = session
+        self._name = signature.name
+        self._errors = errors
+        self._output_names = [spec.name for spec in signature.outputs]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once. Contiguous inputs are read in place on the CPU; outputs are fresh arrays, owned by the caller.
+
+        Raises:
+            BackendError: if ONNX Runtime fails, as when memory runs out.
+        """
+        try:
+            outputs = self._session.run(self._output_names, dict(inputs))
+        except self._errors as error:
+            raise BackendError(
+                f"ONNX Runtime failed in {self._name}: {_first_line(error)}", "Free memory, or use a smaller size or fewer steps"
+            ) from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+
+class OnnxGraphs:
+    """Opens graphs of a folder: a bundle's, or those that conformance exports."""
+
+    def __init__(self, folder: Path, signatures: Iterable[GraphSignature], options: OnnxRuntimeOptions) -> None:
+        self._folder = folder
+        self._options = options
+        self._runtime = _import_onnxruntime()
+        self._errors = _error_classes()
+        self._signatures = {signature.name: signature for signature in signatures}
+        self._check_provider()
+
+    def open(self, name: str) -> OnnxGraph:
+        """Open a graph.
+
+        Raises:
+            BundleError: if ONNX Runtime can't read the graph.
+        """
+        signature = self._signatures[name]
+        path = self._folder / signature.file
+        try:
+            session = self._runtime.InferenceSession(
+                str(path), self._session_options(), providers=[_PROVIDERS[self._options.provider]]
+            )
+        except self._errors as error:
+            raise BundleError(
+                f"ONNX Runtime can't open {path}: {_first_line(error)}", "Export the bundle again with `live2diff-trt export`"
+            ) from error
+        return OnnxGraph(session, signature, self._errors)
+
+    def _session_options(self) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self._options.threads
+        options.log_severity_level = 3
+        return options
+
+    def _check_provider(self) -> None:
+        wanted = _PROVIDERS[self._options.provider]
+        if wanted not in self._runtime.get_available_providers():
+            raise BackendError(
+                f"this ONNX Runtime has no {wanted}",
+                "Install the extra onnxruntime-gpu in place of onnxruntime, or use --provider cpu",
+            )
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise BackendError(
+            f"ONNX Runtime is not installed ({error})", "Install it with `pip install live2diff-trt[onnxruntime]`"
+        ) from error
+
+
+def _error_classes() -> tuple[type[Exception], ...]:
+    """Return ONNX Runtime's own exceptions, one per status code; they have no common base but Exception."""
+    state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return tuple(
+        found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+

@@ -1,0 +1,65 @@
+"""Graphs to files: each group of graphs shares one data file, in which every weight stands once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import onnx_ir
+
+from live2diff_trt.export.errors import ExportError
+
+_PAGE_BYTES = 4096
+"""Alignment of weights, so that a backend may map the file instead of reading it."""
+
+
+def write_graphs(folder: Path, models: Sequence[onnx_ir.Model], data_file: str) -> None:
+    """Write each model to ``<graph name>.onnx`` and all their initialisers to ``data_file``.
+
+    Initialisers of the same name must be the same weight in every model. The models keep pointing into the file
+    afterwards: their initialisers are replaced in place.
+
+    Raises:
+        ExportError: if two models have different weights of one name.
+    """
+    placed: dict[str, onnx_ir.ExternalTensor] = {}
+    with (folder / data_file).open("wb") as stream:
+        for model in models:
+            for name, value in model.graph.initializers.items():
+                if value.const_value is None:
+                    raise ExportError(f"{model.graph.name} has no weights for {name}", "Export from a module with weights")
+                if name not in placed:
+                    placed[name] = _append(stream, folder / data_file, name, value.const_value)
+                elif not _same(placed[name], value.const_value):
+                    raise ExportError(f"two graphs have different weights called {name}", "Give them different names")
+                value.const_value = placed[name]
+    for model in models:
+        onnx_ir.save(model, folder / f"{model.graph.name}.onnx")
+
+
+def _append(
+    stream: BinaryIO, path: Path, name: str, tensor: onnx_ir.TensorProtocol
+) -> onnx_ir.ExternalTensor:
+    stream.write(b"\0" * (-stream.tell() % _PAGE_BYTES))
+    offset = stream.tell()
+    stream.write(np.ascontiguousarray(tensor.numpy()).data)
+    # A weight of another graph is compared with what was written here: it must be there to read.
+    stream.flush()
+    return onnx_ir.ExternalTensor(
+        location=path.name,
+        offset=offset,
+        length=tensor.nbytes,
+        dtype=tensor.dtype,
+        shape=onnx_ir.Shape(tensor.shape),
+        name=name,
+        base_dir=path.parent,
+    )
+
+
+def _same(placed: onnx_ir.ExternalTensor, tensor: onnx_ir.TensorProtocol) -> bool:
+    if placed is tensor:
+        return True
+    alike = placed.dtype == tensor.dtype and tuple(placed.shape) == tuple(tensor.shape)
+    return alike and np.array_equal(placed.numpy(), tensor.numpy(), equal_nan=True)
