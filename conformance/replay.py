@@ -8,6 +8,7 @@ import numpy as np
 
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.conformance.deviation import deviation
 from live2diff_trt.conformance.goldens import FloatArray, Recording
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser
@@ -17,7 +18,7 @@ from live2diff_trt.runtime.network import Network
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far one of our tensors is from the recorded one: max|ours − recorded| / max(1, max|recorded|)."""
+    """How far one of our tensors is from the recorded one."""
 
     tensor: str
     error: float
@@ -42,10 +43,7 @@ class _Comparison:
         self.deviations: list[Deviation] = []
 
     def add(self, tensor: str, ours: Array, recorded: FloatArray) -> None:
-        if ours.shape != recorded.shape:
-            raise ValueError(f"{tensor}: ours is {ours.shape}, recorded is {recorded.shape}")
-        error = float(np.abs(ours.astype(np.float64) - recorded).max()) / max(1.0, float(np.abs(recorded).max()))
-        self.deviations.append(Deviation(tensor, error if np.isfinite(error) else float("inf")))
+        self.deviations.append(Deviation(tensor, deviation(ours, recorded)))
 
     def finish(self) -> Replay:
         return Replay(tuple(self.deviations))

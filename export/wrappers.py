@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.export.temporal_op import OnnxStreamingAttend
-from live2diff_trt.model.temporal_attention import KeyValue, WarmUpAttend
+from live2diff_trt.model.temporal_attention import KeyValue, StreamingAttend, WarmUpAttend
 from live2diff_trt.model.unet import CausalUNet, Conditions
 
 Tensors = tuple[Tensor, ...]
@@ -29,8 +30,20 @@ class _UNetGraph(nn.Module):
         return {entry.name: (next(tensors), next(tensors)) for entry in self.spec.prompt_kvs}
 
 
+class StreamingAttendMaker(Protocol):
+    """Makes the temporal attention of a tick: one that computes, or one that emits the graph's node."""
+
+    def __call__(
+        self, past: Mapping[str, KeyValue], position: Tensor, past_position: Tensor, past_bias: Tensor, heads: int
+    ) -> StreamingAttend | OnnxStreamingAttend: ...
+
+
 class UNetGraph(_UNetGraph):
     """One tick: ``bundle.signature.unet``."""
+
+    def __init__(self, unet: CausalUNet, spec: StreamSpec, make_attend: StreamingAttendMaker = OnnxStreamingAttend) -> None:
+        super().__init__(unet, spec)
+        self._make_attend = make_attend
 
     def forward(self, tensors: Tensors) -> Tensors:
         """Map the signature's inputs to its outputs."""
@@ -39,13 +52,13 @@ class UNetGraph(_UNetGraph):
         time, prompt = self._take_time(following), self._take_prompt(following)
         window = next(following), next(following), next(following)
         past = {cache.name: (next(following), next(following)) for cache in self.spec.kv_caches}
-        attend = OnnxStreamingAttend(past, *window, self.spec.heads)
+        attend = self._make_attend(past, *window, self.spec.heads)
         model_output = self.unet(sample, depth_features, Conditions(time, prompt, attend))
         return model_output, *_new_slots(attend.new, self.spec)
 
 
 class UNetWarmUpGraph(_UNetGraph):
-    """Warm-up: ``bundle.signature.unet_warmup``."""
+    """Warm-up: ``bundle.signature.unet_warmup``. That graph is derived from the tick's; this is what it must equal."""
 
     def forward(self, tensors: Tensors) -> Tensors:
         """Map the signature's inputs to its outputs."""

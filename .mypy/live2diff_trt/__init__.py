@@ -1,1 +1,1 @@
-../../package/__init__.py
+../../live2diff_trt/__init__.py

@@ -1,0 +1,1 @@
+"""The command ``live2diff-trt``. The only place that prints."""

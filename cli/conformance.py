@@ -1,0 +1,59 @@
+"""``live2diff-trt conformance``: is the network the reference's network?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from live2diff_trt.cli.console import output
+
+if TYPE_CHECKING:
+    from live2diff_trt.conformance.run import ConformanceReport
+
+logger = logging.getLogger(__name__)
+
+
+class BackendChoice(str, Enum):
+    """The backends, as the command line names them."""
+
+    torch = "torch"
+    onnxruntime = "onnxruntime"
+
+
+def conformance(
+    folder: Annotated[Path, typer.Argument(help="Folder of goldens.")],
+    steps: Annotated[int, typer.Option(help="T: which recording to replay.")],
+    backend: Annotated[BackendChoice, typer.Option(help="Who computes.")] = BackendChoice.torch,
+    tolerance: Annotated[float, typer.Option(help="Largest error that passes.")] = 1e-4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Replay recorded runs of the reference network, in open and in closed loop; exit 1 above the tolerance."""
+    from live2diff_trt.conformance.run import run_conformance
+
+    started = time.perf_counter()
+    report = run_conformance(folder, steps, backend.value, tolerance)
+    logger.info("replayed in %.1f s", time.perf_counter() - started)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        output.print(_tabulate(report))
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _tabulate(report: ConformanceReport) -> Table:
+    verdict = "passed" if report.passed else "FAILED"
+    table = Table(
+        "loop", "worst error", "of tensor", "compared",
+        title=f"T = {report.steps}, {report.backend}: {verdict} at {report.tolerance:g}",
+    )  # fmt: skip
+    for name, replay in (("open", report.open_loop), ("closed", report.closed_loop)):
+        table.add_row(name, f"{replay.worst.error:.2e}", replay.worst.tensor, str(len(replay.deviations)))
+    return table

@@ -1,0 +1,78 @@
+"""``live2diff-trt run``: streams a source through a bundle."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from live2diff_trt.bundle.errors import SpecError
+from live2diff_trt.cli.console import messages, output, read_step_list
+from live2diff_trt.cli.progress import RunProgress
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.runtime.sink import open_sink
+from live2diff_trt.runtime.source import open_source
+from live2diff_trt.runtime.stream import Stream
+
+
+class ProviderChoice(str, Enum):
+    """ONNX Runtime's providers, as the command line names them."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def run(
+    bundle: Annotated[Path | None, typer.Argument(help="Folder of the bundle.")] = None,
+    bundle_option: Annotated[Path | None, typer.Option("--bundle", "-b", help="The same, as an option.")] = None,
+    source: Annotated[
+        str, typer.Option("--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, test-pattern.")
+    ] = "test-pattern:640x360@25,250",
+    sink: Annotated[
+        str, typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, or null.")
+    ] = "null",
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the video should look like.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    step_list: Annotated[str | None, typer.Option(help="Denoising steps other than the bundle's, as in 30,40.")] = None,
+    frames: Annotated[int | None, typer.Option(min=0, help="Stop after this many frames.")] = None,
+    provider: Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime computes.")] = ProviderChoice.cpu,
+    threads: Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0: one per core.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+) -> None:
+    """Stream a video through a bundle: every frame that goes in comes out once, in order."""
+    started = time.perf_counter()
+    steps = None if step_list is None else read_step_list(step_list)
+    options = OnnxRuntimeOptions(provider=provider.value, threads=threads)
+    with (
+        open_source(source) as incoming,
+        Stream.open(_one_bundle(bundle, bundle_option), prompt=prompt, seed=seed, step_list=steps, options=options) as stream,
+    ):
+        spec = stream.spec
+        outgoing = open_sink(
+            sink,
+            width=spec.width,
+            height=spec.height,
+            frame_rate=incoming.frame_rate,
+            audio_path=incoming.audio_path,
+            overwrite=overwrite,
+        )
+        total = incoming.frame_count if frames is None else min(frames, incoming.frame_count or frames)
+        progress = RunProgress(total, messages)
+        try:
+            with outgoing, progress:
+                for finished in stream.run(islice(incoming, frames)):
+                    outgoing.write(finished)
+                    progress.note(finished)
+        finally:
+            if progress.frames:
+                output.print(progress.tabulate(spec, startup_seconds=progress.started_at - started))
+
+
+def _one_bundle(argument: Path | None, option: Path | None) -> Path:
+    if (argument is None) == (option is None):
+        raise SpecError("run needs one bundle", "Name its folder, as in `live2diff-trt run BUNDLE --input clip.mp4`")
+    return argument or option or Path()

@@ -1,0 +1,150 @@
+"""A whole bundle: every graph, its weights, the tokenizer, and the manifest last."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from live2diff_trt import __version__
+from live2diff_trt.bundle import signature
+from live2diff_trt.bundle.errors import OutputExistsError
+from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Manifest, write_manifest
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.export.autoencoder import VaeDecoderGraph, VaeEncoderGraph
+from live2diff_trt.export.check import GraphCheck, check_graph, check_unet
+from live2diff_trt.export.data_file import write_graphs
+from live2diff_trt.export.depth import DepthGraph
+from live2diff_trt.export.errors import ExportError
+from live2diff_trt.export.onnx_graph import export_graph
+from live2diff_trt.export.presets import Preset
+from live2diff_trt.export.text import TextEncoderGraph
+from live2diff_trt.export.tokenizer import make_tokenizer
+from live2diff_trt.export.unet_graphs import OnStep, write_unet_graphs
+from live2diff_trt.export.weights_source import WeightsSource
+
+logger = logging.getLogger(__name__)
+
+
+def export_bundle(
+    preset: Preset,
+    weights: WeightsSource,
+    out: Path,
+    *,
+    clip_skip: int = 0,
+    overwrite: bool = False,
+    check: bool = False,
+    on_step: OnStep = lambda _: None,
+) -> list[GraphCheck]:
+    """Write a bundle. It appears at ``out`` complete or not at all.
+
+    Args:
+        preset: which networks, and for which stream.
+        weights: where their weights come from.
+        out: the bundle's folder; its parent must exist or be creatable.
+        clip_skip: layers left out at the end of the text encoder.
+        overwrite: replace what is at ``out``.
+        check: run every graph by ONNX Runtime against PyTorch.
+        on_step: told what is done next, for a progress display.
+
+    Returns:
+        What ``check`` found, per graph and tensor; nothing without it.
+
+    Raises:
+        OutputExistsError: if something is at ``out`` and ``overwrite`` is not given.
+        SpecError: if the preset's size, step list or dtype can't be had.
+        ExportError: if a graph is not what its signature promises, or the check fails.
+    """
+    spec = preset.spec()
+    dtype = getattr(torch, spec.dtype)
+    checks: list[GraphCheck] = []
+    with _complete_or_absent(out, overwrite) as folder:
+        on_step("making the UNet")
+        unet = weights.unet(preset, dtype)
+        initialisers = write_unet_graphs(folder, unet, spec, on_step)
+        if check:
+            on_step("checking the UNet's graphs against PyTorch")
+            checks += check_unet(folder, unet, spec)
+        del unet  # the largest part; the others need its room
+        checks += _write_other_graphs(folder, preset, weights, spec, clip_skip, check, on_step)
+        make_tokenizer(preset.text).save(str(folder / TOKENIZER_FILE))
+        on_step("writing the manifest")
+        manifest = Manifest(
+            spec=spec,
+            network=preset.unet.to_json(),
+            weights={part: weights.describe() for part in ("unet", "autoencoder", "depth", "text_encoder")},
+            initialisers=initialisers,
+            generator=f"live2diff-trt {__version__}",
+        )
+        write_manifest(folder, manifest)
+        _refuse_failed(checks)
+    return checks
+
+
+def _write_other_graphs(
+    folder: Path,
+    preset: Preset,
+    weights: WeightsSource,
+    spec: StreamSpec,
+    clip_skip: int,
+    check: bool,
+    on_step: OnStep,
+) -> Iterator[GraphCheck]:
+    dtype = getattr(torch, spec.dtype)
+    on_step("tracing the autoencoder")
+    autoencoder = weights.autoencoder(preset, dtype)
+    encoder, decoder = VaeEncoderGraph(autoencoder), VaeDecoderGraph(autoencoder)
+    pairs = [(signature.vae_encoder(spec), encoder), (signature.vae_decoder(spec), decoder)]
+    yield from _write_part(folder, "vae.data", pairs, check, on_step)
+    on_step("tracing the depth network")
+    yield from _write_part(
+        folder, "depth.data", [(signature.depth(spec), DepthGraph(weights.depth(preset, dtype)))], check, on_step
+    )
+    on_step("tracing the text encoder")
+    text_encoder = TextEncoderGraph(weights.text_encoder(preset, dtype), clip_skip)
+    yield from _write_part(folder, "text.data", [(signature.text_encoder(spec), text_encoder)], check, on_step)
+
+
+def _write_part(
+    folder: Path,
+    data_file: str,
+    graphs: Sequence[tuple[signature.GraphSignature, nn.Module]],
+    check: bool,
+    on_step: OnStep,
+) -> Iterator[GraphCheck]:
+    write_graphs(folder, [export_graph(module, border) for border, module in graphs], data_file)
+    if check:
+        for border, module in graphs:
+            on_step(f"checking {border.name} against PyTorch")
+            yield from check_graph(folder, module, border)
+
+
+@contextmanager
+def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a folder beside ``out`` that takes its place when the block ends well, and vanishes when it does not."""
+    if out.exists() and not overwrite:
+        raise OutputExistsError(out)
+    if overwrite and out.exists() and not (out / "manifest.json").is_file():
+        raise ExportError(f"{out} is not a bundle, so it is not replaced", "Remove it yourself, or choose another place")
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if out.exists():
+            shutil.rmtree(out)
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_failed(checks: Sequence[GraphCheck]) -> None:
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        found = "; ".join(f"{check.graph}.{check.tensor} is off by {check.error:.2e}" for check in failed)
+        raise ExportError(f"ONNX Runtime and PyTorch disagree: {found}", "Report this with the versions of torch and onnx")

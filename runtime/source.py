@@ -1,0 +1,97 @@
+"""Where frames come from: the protocol, and how a source is named on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from live2diff_trt.runtime.errors import SourceError
+from live2diff_trt.runtime.frame import SourceFrame
+from live2diff_trt.runtime.source_files import CameraSource, FileSource, FolderSource
+from live2diff_trt.runtime.source_pattern import TestPatternSource
+
+__all__ = ["CameraSource", "FileSource", "FolderSource", "Source", "TestPatternSource", "open_source"]
+
+_PATTERN_FORM = re.compile(
+    r"test-pattern(?::(?=.)(?:(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<rate>\d+(?:[./]\d+)?))?(?:,(?P<frames>\d+))?)?"
+)
+
+
+class Source(Protocol):
+    """Frames with their presentation times. Opened when constructed, closed on leaving the ``with`` block.
+
+    It is read once, in order; times strictly rise. Frames may change size on the way.
+
+    Attributes:
+        frame_rate: average, in frames per second.
+        width, height: size of the first upright frame, in pixels.
+        frame_count: as the container tells it, None if it does not or if there is no end.
+        audio_path: the file whose audio belongs to these frames, None without one.
+    """
+
+    @property
+    def frame_rate(self) -> Fraction: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
+    def frame_count(self) -> int | None: ...  # noqa: D102
+    @property
+    def audio_path(self) -> Path | None: ...  # noqa: D102
+
+    def __enter__(self) -> Source: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[SourceFrame]: ...
+
+    def close(self) -> None:
+        """Let go of the file or device. Closing twice is harmless."""
+
+
+def open_source(name: str) -> Source:
+    """Open the source that ``name`` describes.
+
+    Args:
+        name: a file, a folder of pictures, an address such as ``rtsp://…``, ``/dev/video0``, ``camera:NAME``,
+            ``test-pattern`` or ``test-pattern:WIDTHxHEIGHT@FPS,FRAMES``, where each part may be left out.
+
+    Raises:
+        SourceError: nothing of that name can be opened, or no frame in it can be decoded.
+    """
+    if name == "test-pattern" or name.startswith("test-pattern:"):
+        return _open_test_pattern(name)
+    if name.startswith("camera:"):
+        return CameraSource(name.removeprefix("camera:"))
+    if re.fullmatch(r"/dev/video\d+", name):
+        return CameraSource(name)
+    if Path(name).is_dir():
+        return FolderSource(name)
+    return FileSource(name)
+
+
+def _open_test_pattern(name: str) -> TestPatternSource:
+    form = _PATTERN_FORM.fullmatch(name)
+    if form is None:
+        raise SourceError(
+            f"{name!r} does not describe a test pattern",
+            "Write test-pattern:WIDTHxHEIGHT@FPS,FRAMES, as in test-pattern:640x360@30,300, or parts of that",
+        )
+    parts = form.groupdict()
+    try:
+        rate = Fraction(parts["rate"] or 25)
+    except ZeroDivisionError:
+        rate = Fraction(0)
+    return TestPatternSource(
+        width=int(parts["width"] or 640),
+        height=int(parts["height"] or 360),
+        frame_rate=rate,
+        frame_count=None if parts["frames"] is None else int(parts["frames"]),
+    )

@@ -1,0 +1,211 @@
+"""Decoding with FFmpeg: packets become upright RGB frames whose times rise."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from types import TracebackType
+from typing import cast
+
+import av
+import av.error
+import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from live2diff_trt.runtime.errors import SourceError
+from live2diff_trt.runtime.frame import Image, SourceFrame
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FRAME_RATE = Fraction(25)
+HIGHEST_FRAME_RATE = 999  # above it, a container told its clock's ticks for want of a rate
+POLL_SECONDS = 0.002
+
+COLORSPACE_UNSPECIFIED = 2
+COLORSPACES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+}
+HIGH_DEFINITION_HEIGHT = 720
+
+
+class DecodedSource:
+    """The first video stream of an opened container; it owns the container.
+
+    Args:
+        name: what error messages call it.
+        container: opened for reading; closed by ``close()``, and at once if construction fails.
+
+    Attributes:
+        frame_rate: average, in frames per second; 25 if the container does not say.
+        width, height: of the first frame when upright, in pixels.
+        skipped_packets: how many packets could not be decoded so far.
+
+    Raises:
+        SourceError: on construction, if there is nothing to decode; while reading, if the source breaks off.
+    """
+
+    def __init__(self, name: str, container: InputContainer) -> None:
+        with ExitStack() as undo:
+            undo.callback(container.close)
+            self._name, self._container = name, container
+            self._stream = _video_stream(name, container)
+            self.frame_rate = _frame_rate(self._stream)
+            self.skipped_packets = 0
+            self._frames = self._starting_with_first(self._decode())
+            undo.pop_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        return self._frames
+
+    def close(self) -> None:
+        """Close the container. Closing twice is harmless."""
+        if self.skipped_packets > 1:
+            logger.warning("%s: %d packets could not be decoded", self._name, self.skipped_packets)
+        self._frames, self.skipped_packets = iter(()), 0
+        self._container.close()
+
+    def _starting_with_first(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
+        """Decode one frame at once: only then is it known that there is one, and how large it is upright."""
+        first = next(frames, None)
+        if first is None:
+            raise SourceError(
+                f"not one frame of {self._name} can be decoded",
+                "The file is cut off or damaged: copy or convert it again",
+            )
+        self.height, self.width = first.image.shape[:2]
+        return itertools.chain([first], frames)
+
+    def _decode(self) -> Iterator[SourceFrame]:
+        clock, converter = RisingClock(self._name, self.frame_rate), VideoReformatter()
+        for packet in self._packets():
+            for frame in self._decode_packet(packet):
+                stamp = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
+                yield SourceFrame(upright_rgb(frame, converter), clock.time_of(stamp))
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        while True:
+            try:
+                yield from self._container.demux(self._stream)
+            except av.error.BlockingIOError:  # a camera on macOS has no new frame yet
+                time.sleep(POLL_SECONDS)
+                continue
+            except av.error.InvalidDataError:
+                logger.warning("%s is damaged from here on and ends early", self._name)
+            except av.error.FFmpegError as error:
+                raise SourceError(
+                    f"{self._name} broke off: {error.strerror}",
+                    "Check the device, disk or network, and start again",
+                ) from error
+            return
+
+    def _decode_packet(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+        try:
+            return packet.decode()
+        except av.error.InvalidDataError:
+            if not self.skipped_packets:
+                logger.warning("%s: a damaged packet is skipped; further ones are only counted", self._name)
+            self.skipped_packets += 1
+            return []
+
+
+class RisingClock:
+    """Turns a container's time stamps into times that start at 0 and strictly rise.
+
+    A stamp that is missing or does not rise is replaced by the last time plus one frame.
+    """
+
+    def __init__(self, name: str, frame_rate: Fraction) -> None:
+        self._name = name
+        self._step = 1 / frame_rate
+        self._origin = Fraction(0)
+        self._last: Fraction | None = None
+        self._repaired = False
+
+    def time_of(self, stamp: Fraction | None) -> Fraction:
+        """Return the time, in seconds, of the next frame, which carries ``stamp``, in seconds or None."""
+        if self._last is None:
+            self._origin, self._last = stamp or Fraction(0), Fraction(0)
+        elif stamp is None or stamp - self._origin <= self._last:
+            self._last += self._step
+            self._log_repair()
+        else:
+            self._last = stamp - self._origin
+        return self._last
+
+    def _log_repair(self) -> None:
+        if not self._repaired:
+            logger.warning("%s: time stamps are missing or do not rise; frames go on one by one", self._name)
+        self._repaired = True
+
+
+def upright_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> Image:
+    """Convert a decoded frame to uint8 RGB [height, width, 3], contiguous, turned as its display matrix asks.
+
+    ``converter`` is kept from frame to frame: setting one up takes longer than converting.
+    """
+    space = _colorspace(frame)
+    target = None if space is None else Colorspace.DEFAULT
+    rgb = converter.reformat(frame, format="rgb24", src_colorspace=space, dst_colorspace=target)
+    image = cast(Image, rgb.to_ndarray())
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return np.ascontiguousarray(image if matrix is None else _turn(image, bytes(cast(Buffer, matrix))))
+
+
+def _turn(image: Image, matrix: bytes) -> Image:
+    """Apply the quarter turns and mirrorings of a display matrix: x' = ax + cy, y' = bx + dy."""
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    if abs(b) > abs(a):
+        image = image.transpose(1, 0, 2)
+        a, d = c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _colorspace(frame: av.VideoFrame) -> Colorspace | None:
+    """Name the YUV matrix of ``frame``: PyAV before 17 does not look at the tag. None leaves it to PyAV.
+
+    Video without a tag is taken as players take it: BT.709 for high definition, BT.601 below.
+    """
+    if frame.format.is_rgb:
+        return None
+    if frame.colorspace == COLORSPACE_UNSPECIFIED:
+        return Colorspace.ITU709 if frame.height >= HIGH_DEFINITION_HEIGHT else Colorspace.ITU601
+    return COLORSPACES.get(frame.colorspace)
+
+
+def _video_stream(name: str, container: InputContainer) -> VideoStream:
+    if not container.streams.video:
+        raise SourceError(
+            f"{name} has no video stream", "Choose a file with a picture; this one may be sound only"
+        )
+    stream = container.streams.video[0]
+    if getattr(stream, "codec_context", None) is None:
+        raise SourceError(
+            f"{name} is compressed in a way that this FFmpeg can't decode", "Convert it to H.264 first"
+        )
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _frame_rate(stream: VideoStream) -> Fraction:
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and 0 < rate <= HIGHEST_FRAME_RATE:
+            return rate
+    return DEFAULT_FRAME_RATE

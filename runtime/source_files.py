@@ -1,0 +1,178 @@
+"""Sources that FFmpeg decodes: files and addresses, cameras, folders of pictures."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import av.error
+from av.container import InputContainer
+
+from live2diff_trt.runtime.errors import SourceError
+from live2diff_trt.runtime.frame import Image, SourceFrame
+from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*", re.IGNORECASE)
+ADDRESS_TIMEOUT_SECONDS = 10.0
+
+
+class FileSource(DecodedSource):
+    """Anything that FFmpeg reads: a video, a picture, an animated GIF, an address such as ``rtsp://…``.
+
+    Times are those of the container, counted from the first frame.
+
+    Raises:
+        SourceError: the file is missing, is no video, holds no frame that can be decoded, or breaks off.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        name = str(path)
+        is_address = ADDRESS.fullmatch(name) is not None
+        super().__init__(name, _open_address(name) if is_address else _open_file(Path(path)))
+        self.frame_count = _frame_count(self._container)
+        self.audio_path = Path(path) if self._container.streams.audio and not is_address else None
+
+    def __enter__(self) -> FileSource:
+        return self
+
+
+class CameraSource(DecodedSource):
+    """A camera, without end; a frame's time is when the driver took it, counted from the first.
+
+    Args:
+        device: as the system names it: ``/dev/video0`` or ``0`` on Linux, an index or a name elsewhere.
+
+    Raises:
+        SourceError: there is no such camera, something else uses it, or it stops.
+    """
+
+    frame_count: int | None = None
+    audio_path: Path | None = None
+
+    def __init__(self, device: str) -> None:
+        super().__init__(f"camera {device}", _open_camera(device))
+
+    def __enter__(self) -> CameraSource:
+        return self
+
+
+class FolderSource:
+    """The pictures of a folder, frame2 before frame10, as a video of ``frame_rate`` frames per second.
+
+    Raises:
+        SourceError: the folder is missing or has no picture; while reading, a picture can't be decoded.
+    """
+
+    audio_path: Path | None = None
+
+    def __init__(self, folder: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> None:
+        if frame_rate <= 0:
+            raise SourceError(
+                f"{folder} can't be played at {frame_rate} frames per second", "Use a rate above 0"
+            )
+        pictures = list_pictures(Path(folder))
+        self.frame_rate = frame_rate
+        self.frame_count: int | None = len(pictures)
+        self.height, self.width = read_picture(pictures[0]).shape[:2]
+        self._frames = self._read(pictures)
+
+    def __enter__(self) -> FolderSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        return self._frames
+
+    def close(self) -> None:
+        """End the reading; no picture stays open between frames."""
+        self._frames = iter(())
+
+    def _read(self, pictures: list[Path]) -> Iterator[SourceFrame]:
+        for index, picture in enumerate(pictures):
+            yield SourceFrame(read_picture(picture), index / self.frame_rate)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures in ``folder`` in natural order; raise SourceError if there are none."""
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder {folder}", "Check the path")
+    pictures = [path for path in folder.iterdir() if _is_picture(path)]
+    if not pictures:
+        known = ", ".join(sorted(suffix.removeprefix(".") for suffix in PICTURE_SUFFIXES))
+        raise SourceError(f"{folder} holds no picture", f"Fill it with pictures of these kinds: {known}")
+    return sorted(pictures, key=_natural_order)
+
+
+def read_picture(path: Path) -> Image:
+    """Decode a picture to uint8 RGB [height, width, 3], upright; raise SourceError if that fails."""
+    with FileSource(path) as source:
+        return next(iter(source)).image
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _natural_order(path: Path) -> tuple[list[str | int], str]:
+    # Text and numbers take turns, text first, so that equal places always hold comparable things.
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path.name
+
+
+def _frame_count(container: InputContainer) -> int | None:
+    is_picture = container.format.name == "image2" or container.format.name.endswith("_pipe")
+    return 1 if is_picture else container.streams.video[0].frames or None
+
+
+def _open_file(path: Path) -> InputContainer:
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder", "Name a file, or a folder that holds pictures")
+    if not path.exists():
+        raise SourceError(f"there is no file {path}", "Check the path")
+    with _explained(
+        str(path), "Check that it is a complete video or picture; other kinds must be converted first"
+    ):
+        # An absolute path can't be taken for an address, as "take:2.mp4" would be.
+        return av.open(str(path.absolute()), mode="r")
+
+
+def _open_address(address: str) -> InputContainer:
+    with _explained(address, "Check the address and that its server runs"):
+        return av.open(address, mode="r", timeout=ADDRESS_TIMEOUT_SECONDS)
+
+
+def _open_camera(device: str) -> InputContainer:
+    camera_format = CAMERA_FORMATS.get(sys.platform)
+    if camera_format is None:
+        raise SourceError(f"cameras can't be read on {sys.platform}", "Record a file and name that")
+    with _explained(f"camera {device}", "Check that it is plugged in and that no other program uses it"):
+        return av.open(_camera_name(device), mode="r", format=camera_format)
+
+
+def _camera_name(device: str) -> str:
+    if sys.platform == "linux" and device.isdigit():
+        return f"/dev/video{device}"
+    if sys.platform == "win32" and not device.startswith("video="):
+        return f"video={device}"
+    return device
+
+
+@contextmanager
+def _explained(name: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceError(f"{name} can't be opened: {reason}", remedy) from error
