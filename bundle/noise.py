@@ -56,9 +56,7 @@ def _philox_round(counter: NDArray[np.uint64], key: list[int]) -> NDArray[np.uin
     )
 
 
-def standard_normal(
-    shape: tuple[int, ...], seed: int, frame: int, step: int, purpose: Purpose
-) -> NDArray[np.float32]:
+def standard_normal(shape: tuple[int, ...], seed: int, frame: int, step: int, purpose: Purpose) -> NDArray[np.float32]:
     """Draw standard normals of ``shape``, float32, element e from Philox block e // 4.
 
     A word w becomes the uniform ((w >> 9) + 0.5) / 2²³, exact in float32 and never 0 or 1. Words 0 and 1 give

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ class ScheduleSpec:
     def __post_init__(self) -> None:
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise SpecError(
-                f"betas run from {self.beta_start} to {self.beta_end}", "They must rise and lie between 0 and 1"
+                f"betas run from {self.beta_start} to {self.beta_end}",
+                "They must rise and lie between 0 and 1",
             )
         if self.original_steps < 1 or self.train_timesteps % self.original_steps:
             raise SpecError(
@@ -59,7 +61,7 @@ class StepTable:
 
 def alphas_cumprod(schedule: ScheduleSpec) -> NDArray[np.float64]:
     """Return ā for every training timestep, [train_timesteps] float64 (DDPM, arXiv 2006.11239, eq. 4)."""
-    betas = np.linspace(schedule.beta_start, schedule.beta_end, schedule.train_timesteps, dtype=np.float64)
+    betas: NDArray[np.float64] = np.linspace(schedule.beta_start, schedule.beta_end, schedule.train_timesteps)
     return np.cumprod(1.0 - betas)
 
 
@@ -78,8 +80,11 @@ def check_step_list(step_list: Sequence[int], schedule: ScheduleSpec) -> None:
             f"the step list {list(step_list)} leaves the range 0 to {schedule.original_steps - 1}",
             "Each step is an index into LCM's timesteps, 0 the noisiest",
         )
-    if any(later <= earlier for earlier, later in zip(step_list, step_list[1:], strict=False)):
-        raise SpecError(f"the step list {list(step_list)} does not rise", "Order the steps from noisy to clean, as in 30,40")
+    if any(later <= earlier for earlier, later in pairwise(step_list)):
+        raise SpecError(
+            f"the step list {list(step_list)} does not rise",
+            "Order the steps from noisy to clean, as in 30,40",
+        )
 
 
 def make_step_table(step_list: Sequence[int], schedule: ScheduleSpec) -> StepTable:

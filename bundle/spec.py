@@ -93,7 +93,8 @@ class StreamSpec:
         for cache in self.kv_caches:
             if cache.channels % self.heads:
                 raise SpecError(
-                    f"{cache.name} has {cache.channels} channels for {self.heads} heads", "Channels must divide evenly"
+                    f"{cache.name} has {cache.channels} channels for {self.heads} heads",
+                    "Channels must divide evenly",
                 )
 
     @property

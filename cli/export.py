@@ -64,9 +64,7 @@ def export(
             messages.print(f"[dim]{time.perf_counter() - started:6.1f} s[/]  {step}")
             status.update(step)
 
-        checks = export_bundle(
-            wanted, RandomWeights(seed), out, overwrite=overwrite, check=check, on_step=show_step
-        )
+        checks = export_bundle(wanted, RandomWeights(seed), out, overwrite=overwrite, check=check, on_step=show_step)
     if checks:
         output.print(_tabulate(checks))
     size_mb = sum(file.stat().st_size for file in out.iterdir()) / 1e6

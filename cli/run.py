@@ -30,10 +30,12 @@ def run(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of the bundle.")] = None,
     bundle_option: Annotated[Path | None, typer.Option("--bundle", "-b", help="The same, as an option.")] = None,
     source: Annotated[
-        str, typer.Option("--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, test-pattern.")
+        str,
+        typer.Option("--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, test-pattern."),
     ] = "test-pattern:640x360@25,250",
     sink: Annotated[
-        str, typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, or null.")
+        str,
+        typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, or null."),
     ] = "null",
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the video should look like.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
@@ -49,7 +51,9 @@ def run(
     options = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     with (
         open_source(source) as incoming,
-        Stream.open(_one_bundle(bundle, bundle_option), prompt=prompt, seed=seed, step_list=steps, options=options) as stream,
+        Stream.open(
+            _one_bundle(bundle, bundle_option), prompt=prompt, seed=seed, step_list=steps, options=options
+        ) as stream,
     ):
         spec = stream.spec
         outgoing = open_sink(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from live2diff_trt.model.configuration import UNetConfiguration
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.floating[Any]]
 
 
 class GoldensError(Live2DiffError):
@@ -48,7 +48,7 @@ class Recording:
     @property
     def prompt_embeddings(self) -> FloatArray:
         """[1, tokens, channels]."""
-        return self.tensors["prompt_embeds"]
+        return self.tensors["prompt_embeds"].astype(np.float32, copy=False)
 
     def warm_up(self, name: str) -> FloatArray:
         """Return a tensor of warm-up as [frames, channels, height, width]: ``latents``, ``step0.sample``, …."""
@@ -103,7 +103,8 @@ class Goldens:
             )
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise GoldensError(
-                f"{folder / 'config.json'} can't be read ({error!r})", "Name a folder of goldens: config, weights, T*.safetensors"
+                f"{folder / 'config.json'} can't be read ({error!r})",
+                "Name a folder of goldens: config, weights, T*.safetensors",
             ) from error
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -115,7 +116,9 @@ class Goldens:
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise GoldensError(f"{path} can't be read ({error})", "Record the goldens again, or copy them whole") from error
+            raise GoldensError(
+                f"{path} can't be read ({error})", "Record the goldens again, or copy them whole"
+            ) from error
 
     def recording(self, steps: int) -> Recording:
         """Return what was recorded for T = ``steps``; raise GoldensError if that is nothing, or damaged."""

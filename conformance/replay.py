@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.conformance.deviation import deviation
@@ -115,14 +113,14 @@ class RecordedNoise:
     recording: Recording
     sink: int
 
-    def enter(self, frame: int) -> FloatArray:
+    def enter(self, frame: int) -> Array:
         """Noise that took a frame to the first denoising step."""
         return self.recording.tick(frame - self.sink, "encode_noise")[0]
 
-    def renoise(self, frame: int, row: int) -> FloatArray:
+    def renoise(self, frame: int, row: int) -> Array:
         """Noise that took a frame to ``row``: drawn at the end of the tick in which it was in the row before."""
         return self.recording.tick(frame - self.sink + row - 1, "renoise")[row - 1]
 
-    def warm_up(self, frame: int, row: int) -> FloatArray:
+    def warm_up(self, frame: int, row: int) -> Array:
         """Noise for a warm-up frame at denoising step ``row``."""
         return self.recording.warm_up("encode_noise" if row == 0 else f"step{row}.renoise")[frame]

@@ -78,7 +78,7 @@ def run_conformance(folder: Path, steps: int, backend: BackendName, tolerance: f
 
 
 def describe_recording(goldens: Goldens, recording: Recording) -> StreamSpec:
-    """Return the stream that was recorded, in float32. Its pixels follow from the latents; no depth model was recorded."""
+    """Return the stream that was recorded, in float32. Depth is recorded as latents, so it has no depth size."""
     from live2diff_trt.model.stream_spec import describe_network
 
     height, width = goldens.latent_size

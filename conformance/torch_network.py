@@ -58,9 +58,7 @@ class TorchNetwork:
         attend = WarmUpAttend(self._heads)
         return self._run(sample, depth_features, time, attend), _new_slots(attend.new)
 
-    def _run(
-        self, sample: Array, depth_features: Array, time: Mapping[str, Tensor], attend: TemporalAttend
-    ) -> Array:
+    def _run(self, sample: Array, depth_features: Array, time: Mapping[str, Tensor], attend: TemporalAttend) -> Array:
         prompt = {
             place: (keys.expand(len(sample), -1, -1), values.expand(len(sample), -1, -1))
             for place, (keys, values) in self._prompt.items()
@@ -70,8 +68,7 @@ class TorchNetwork:
 
 
 def _to_numpy(tensor: Tensor) -> Array:
-    array: Array = tensor.numpy()
-    return array
+    return tensor.numpy()
 
 
 def _new_slots(new: Mapping[str, KeyValue]) -> KeyValues:

@@ -51,7 +51,8 @@ class OnnxGraph:
             outputs = self._session.run(self._output_names, dict(inputs))
         except self._errors as error:
             raise BackendError(
-                f"ONNX Runtime failed in {self._name}: {_first_line(error)}", "Free memory, or use a smaller size or fewer steps"
+                f"ONNX Runtime failed in {self._name}: {_first_line(error)}",
+                "Free memory, or use a smaller size or fewer steps",
             ) from error
         return dict(zip(self._output_names, outputs, strict=True))
 
@@ -81,7 +82,8 @@ class OnnxGraphs:
             )
         except self._errors as error:
             raise BundleError(
-                f"ONNX Runtime can't open {path}: {_first_line(error)}", "Export the bundle again with `live2diff-trt export`"
+                f"ONNX Runtime can't open {path}: {_first_line(error)}",
+                "Export the bundle again with `live2diff-trt export`",
             ) from error
         return OnnxGraph(session, signature, self._errors)
 
@@ -89,6 +91,9 @@ class OnnxGraphs:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._options.threads
         options.log_severity_level = 3
+        # A bundle is nine sessions, each with threads of its own: those that spin while idle take the cores from the
+        # one at work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
 
     def _check_provider(self) -> None:
@@ -105,19 +110,16 @@ def _import_onnxruntime() -> Any:
         return import_module("onnxruntime")
     except ImportError as error:
         raise BackendError(
-            f"ONNX Runtime is not installed ({error})", "Install it with `pip install live2diff-trt[onnxruntime]`"
+            f"ONNX Runtime is not installed ({error})",
+            "Install it with `pip install live2diff-trt[onnxruntime]`",
         ) from error
 
 
 def _error_classes() -> tuple[type[Exception], ...]:
     """Return ONNX Runtime's own exceptions, one per status code; they have no common base but Exception."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    return tuple(
-        found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception)
-    )
+    return tuple(found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
-
-

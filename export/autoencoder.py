@@ -6,7 +6,7 @@ The KL autoencoder is Stable Diffusion's (Rombach et al., arXiv 2112.10752); TAE
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -16,9 +16,9 @@ from live2diff_trt.export.wrappers import Tensors
 from live2diff_trt.model.weights import random_state_dict
 
 AutoencoderKind = Literal["tiny", "taesd", "kl"]
-Autoencoder = AutoencoderTiny | AutoencoderKL
+Autoencoder: TypeAlias = AutoencoderTiny | AutoencoderKL
 
-_KL = {
+_KL: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
@@ -27,7 +27,7 @@ _KL = {
     "sample_size": 512,
     "scaling_factor": 0.18215,
 }
-_TINY = {
+_TINY: dict[str, Any] = {
     "encoder_block_out_channels": (16,) * 4,
     "decoder_block_out_channels": (16,) * 4,
     "num_encoder_blocks": (1,) * 4,
@@ -52,7 +52,9 @@ def random_autoencoder(kind: AutoencoderKind, seed: int, dtype: torch.dtype) -> 
         autoencoder = build_autoencoder(kind)
     autoencoder.load_state_dict(random_state_dict(autoencoder, seed, torch.float32), assign=True)
     _spread_outputs(autoencoder.eval().requires_grad_(False))
-    autoencoder.load_state_dict({key: tensor.to(dtype) for key, tensor in autoencoder.state_dict().items()}, assign=True)
+    autoencoder.load_state_dict(
+        {key: tensor.to(dtype) for key, tensor in autoencoder.state_dict().items()}, assign=True
+    )
     return autoencoder
 
 
@@ -82,7 +84,8 @@ def _spread_output(layer: nn.Conv2d, graph: nn.Module, probe: Tensor, mean: floa
     found_deviation, found_mean = torch.std_mean(outputs[0], dim=(0, 2, 3))
     gain = (deviation / found_deviation).log2().round().exp2()
     layer.weight.mul_(gain.view(-1, 1, 1, 1))
-    layer.bias.copy_(mean - (8 * gain * found_mean).round() / 8)
+    shift = mean - (8 * gain * found_mean).round() / 8
+    layer.bias = nn.Parameter(shift, requires_grad=False)
 
 
 def _probe_picture() -> Tensor:

@@ -104,7 +104,11 @@ def _write_other_graphs(
     yield from _write_part(folder, "vae.data", pairs, check, on_step)
     on_step("tracing the depth network")
     yield from _write_part(
-        folder, "depth.data", [(signature.depth(spec), DepthGraph(weights.depth(preset, dtype)))], check, on_step
+        folder,
+        "depth.data",
+        [(signature.depth(spec), DepthGraph(weights.depth(preset, dtype)))],
+        check,
+        on_step,
     )
     on_step("tracing the text encoder")
     text_encoder = TextEncoderGraph(weights.text_encoder(preset, dtype), clip_skip)
@@ -131,7 +135,9 @@ def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
     if out.exists() and not overwrite:
         raise OutputExistsError(out)
     if overwrite and out.exists() and not (out / "manifest.json").is_file():
-        raise ExportError(f"{out} is not a bundle, so it is not replaced", "Remove it yourself, or choose another place")
+        raise ExportError(
+            f"{out} is not a bundle, so it is not replaced", "Remove it yourself, or choose another place"
+        )
     scratch = out.with_name(f".{out.name}.{os.getpid()}.partial")
     scratch.mkdir(parents=True)
     try:
@@ -147,4 +153,6 @@ def _refuse_failed(checks: Sequence[GraphCheck]) -> None:
     failed = [check for check in checks if not check.passed]
     if failed:
         found = "; ".join(f"{check.graph}.{check.tensor} is off by {check.error:.2e}" for check in failed)
-        raise ExportError(f"ONNX Runtime and PyTorch disagree: {found}", "Report this with the versions of torch and onnx")
+        raise ExportError(
+            f"ONNX Runtime and PyTorch disagree: {found}", "Report this with the versions of torch and onnx"
+        )

@@ -17,7 +17,13 @@ from live2diff_trt.bundle.signature import GraphSignature, TensorSpec
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.conformance.deviation import deviation
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
-from live2diff_trt.export.wrappers import DepthEmbedGraph, PromptKvGraph, TimeEmbedGraph, UNetGraph, UNetWarmUpGraph
+from live2diff_trt.export.wrappers import (
+    DepthEmbedGraph,
+    PromptKvGraph,
+    TimeEmbedGraph,
+    UNetGraph,
+    UNetWarmUpGraph,
+)
 from live2diff_trt.model.temporal_attention import StreamingAttend
 from live2diff_trt.model.unet import CausalUNet
 

@@ -11,8 +11,8 @@ import onnx_ir
 
 from live2diff_trt.export.errors import ExportError
 
-_PAGE_BYTES = 4096
-"""Alignment of weights, so that a backend may map the file instead of reading it."""
+# Large weights begin at a page, so that a backend may map them instead of reading them; small ones do not waste it.
+_PAGE_BYTES, _LINE_BYTES, _LARGE_BYTES = 4096, 64, 1 << 18
 
 
 def write_graphs(folder: Path, models: Sequence[onnx_ir.Model], data_file: str) -> None:
@@ -29,7 +29,9 @@ def write_graphs(folder: Path, models: Sequence[onnx_ir.Model], data_file: str) 
         for model in models:
             for name, value in model.graph.initializers.items():
                 if value.const_value is None:
-                    raise ExportError(f"{model.graph.name} has no weights for {name}", "Export from a module with weights")
+                    raise ExportError(
+                        f"{model.graph.name} has no weights for {name}", "Export from a module with weights"
+                    )
                 if name not in placed:
                     placed[name] = _append(stream, folder / data_file, name, value.const_value)
                 elif not _same(placed[name], value.const_value):
@@ -39,10 +41,9 @@ def write_graphs(folder: Path, models: Sequence[onnx_ir.Model], data_file: str) 
         onnx_ir.save(model, folder / f"{model.graph.name}.onnx")
 
 
-def _append(
-    stream: BinaryIO, path: Path, name: str, tensor: onnx_ir.TensorProtocol
-) -> onnx_ir.ExternalTensor:
-    stream.write(b"\0" * (-stream.tell() % _PAGE_BYTES))
+def _append(stream: BinaryIO, path: Path, name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.ExternalTensor:
+    alignment = _PAGE_BYTES if tensor.nbytes >= _LARGE_BYTES else _LINE_BYTES
+    stream.write(b"\0" * (-stream.tell() % alignment))
     offset = stream.tell()
     stream.write(np.ascontiguousarray(tensor.numpy()).data)
     # A weight of another graph is compared with what was written here: it must be there to read.
@@ -52,7 +53,7 @@ def _append(
         offset=offset,
         length=tensor.nbytes,
         dtype=tensor.dtype,
-        shape=onnx_ir.Shape(tensor.shape),
+        shape=onnx_ir.Shape(tensor.numpy().shape),
         name=name,
         base_dir=path.parent,
     )

@@ -6,18 +6,20 @@ DPT-Hybrid (Ranftl et al., arXiv 2103.13413) trained as MiDaS (arXiv 1907.01341)
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
+    AttentionInterface,
     BitConfig,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
     Dinov2Config,
     DPTConfig,
     DPTForDepthEstimation,
+    PreTrainedModel,
 )
 from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
@@ -122,12 +124,14 @@ def _adjust(key: str, weight: Tensor) -> Tensor:
 class DepthGraph(nn.Module):
     """A picture → its inverse depth: ``bundle.signature.depth``.
 
-    Folds the weight standardisation of ``network`` in place.
+    Folds the weight standardisation of ``network`` and sets its attention, in place.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         fold_weight_standardisation(network)
+        if isinstance(network, PreTrainedModel):
+            network.set_attn_implementation(_UNMASKED)
         wants_imagenet = isinstance(network, DepthAnythingForDepthEstimation)
         dtype = next(network.parameters()).dtype
         self.normalise = _ImageNetNormalisation(dtype) if wants_imagenet else nn.Identity()
@@ -150,6 +154,19 @@ class _ImageNetNormalisation(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return image * self.scale + self.offset
+
+
+def _attend_unmasked(
+    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _mask: None, scaling: float, **_switches: Any
+) -> tuple[Tensor, None]:
+    """Attend from all to all: [frames, heads, patches, channels] each, to [frames, patches, heads, channels]."""
+    found = functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+    return found.transpose(1, 2), None
+
+
+# While it is traced, transformers' own attention adds a mask of ones, as large as all scores of a layer.
+_UNMASKED = "live2diff_unmasked"
+AttentionInterface.register(_UNMASKED, _attend_unmasked)
 
 
 def fold_weight_standardisation(module: nn.Module) -> None:

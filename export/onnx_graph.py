@@ -75,9 +75,13 @@ def _simplify(model: onnx_ir.Model) -> None:
     for _ in range(2):
         # Weights keep their names: a transposed copy under a new one could not be refitted.
         fold_constants(
-            model, onnx_shape_inference=True, should_fold=lambda node: False if node.op_type == "Transpose" else None
+            model,
+            onnx_shape_inference=True,
+            should_fold=lambda node: False if node.op_type == "Transpose" else None,
         )
-        passes.Sequential(IdentityEliminationPass(), RemoveUnusedNodesPass(), CommonSubexpressionEliminationPass())(model)
+        passes.Sequential(IdentityEliminationPass(), RemoveUnusedNodesPass(), CommonSubexpressionEliminationPass())(
+            model
+        )
     ClearMetadataAndDocStringPass()(model)
 
 
@@ -108,7 +112,9 @@ def plain_attention(
     TensorRT builds this form with fewer layout moves than the native Attention operator.
     """
     if dropout_p or enable_gqa or is_causal:
-        raise ExportError("attention with dropout, grouped queries or a causal flag has no plain form here", "Pass a mask")
+        raise ExportError(
+            "attention with dropout, grouped queries or a causal flag has no plain form here", "Pass a mask"
+        )
     rank = len(query.shape)
     factor = scale if scale is not None else float(query.shape[-1]) ** -0.5
     swapped = [*range(rank - 2), rank - 1, rank - 2]
@@ -169,7 +175,9 @@ def _name_border(model: onnx_ir.Model, signature: GraphSignature) -> None:
     model.graph.name = signature.name
     traced: dict[str, Dimension] = {}
     for value, spec in zip(model.graph.inputs, signature.inputs, strict=True):
-        traced |= {str(size): name for size, name in zip(value.shape or (), spec.shape, strict=True) if isinstance(name, str)}
+        traced |= {
+            str(size): name for size, name in zip(value.shape or (), spec.shape, strict=True) if isinstance(name, str)
+        }
     rename_dimensions(model, traced)
     for values, specs in ((model.graph.inputs, signature.inputs), (model.graph.outputs, signature.outputs)):
         for value, spec in zip(values, specs, strict=True):

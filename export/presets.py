@@ -8,7 +8,7 @@ from typing import Literal
 from live2diff_trt.bundle.spec import FloatName, StreamSpec, check_size
 from live2diff_trt.export.autoencoder import AutoencoderKind
 from live2diff_trt.export.depth import DepthKind, depth_size
-from live2diff_trt.export.text import TextKind
+from live2diff_trt.export.tokenizer import TextKind
 from live2diff_trt.model.configuration import UNetConfiguration
 from live2diff_trt.model.stream_spec import describe_network
 

@@ -107,7 +107,12 @@ class OnnxStreamingAttend:
     """
 
     def __init__(
-        self, past: Mapping[str, KeyValue], position: Tensor, past_position: Tensor, past_bias: Tensor, heads: int
+        self,
+        past: Mapping[str, KeyValue],
+        position: Tensor,
+        past_position: Tensor,
+        past_bias: Tensor,
+        heads: int,
     ) -> None:
         self._past = past
         self._window = position, past_position, past_bias
@@ -115,6 +120,7 @@ class OnnxStreamingAttend:
         self.new: dict[str, KeyValue] = {}
 
     def __call__(self, place: str, q: Tensor, k: Tensor, v: Tensor, tables: PositionTables) -> Tensor:
+        """Attend at ``place``: see ``TemporalAttend``."""
         self.new[place] = k, v
         (out,) = torch.onnx.ops.symbolic_multi_out(
             f"{TEMPORAL_ATTENTION_DOMAIN}::{TEMPORAL_ATTENTION_OP}",

@@ -5,6 +5,8 @@ CLIP is Radford et al., arXiv 2103.00020; the class is transformers' own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,10 +64,9 @@ def random_text_encoder(kind: TextKind, seed: int, dtype: torch.dtype) -> CLIPTe
     return model.eval().requires_grad_(False)
 
 
-def _text_part(model: CLIPTextModel) -> nn.Module:
+def _text_part(model: CLIPTextModel) -> Any:
     """Return the module that has the embeddings and the layers: transformers 4 wraps it once more."""
-    part: nn.Module = getattr(model, "text_model", model)
-    return part
+    return getattr(model, "text_model", model)
 
 
 class TextEncoderGraph(nn.Module):
@@ -109,7 +110,7 @@ def _causal_mask(hidden: Tensor) -> Tensor:
     return torch.full((tokens, tokens), -torch.inf, dtype=hidden.dtype).triu(1)
 
 
-def _attend(attention: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+def _attend(attention: Any, hidden: Tensor, mask: Tensor) -> Tensor:
     """Self-attention with CLIP's projections, [rows, tokens, channels] to the same."""
     query, key, value = (
         project(hidden).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -23,12 +23,13 @@ _END_OF_WORD = "</w>"
 _PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _WORDS = """
 a an the of in on at and with by from over under near made like to for through 's
-photo picture painting drawing sketch portrait landscape illustration anime manga cartoon comic watercolor oil ink
-pencil pixel art style pop impressionist cyberpunk steampunk fantasy retro vintage futuristic surreal abstract
+photo picture painting drawing sketch portrait landscape illustration anime manga cartoon comic watercolor watercolour oil
+ink pencil pixel art style pop impressionist cyberpunk steampunk fantasy retro vintage futuristic surreal abstract
 minimalist realistic gothic film noir disney ghibli van gogh monet
 street city forest mountain beach sea ocean river lake desert garden house castle room kitchen night day sunset
-sunrise sky snow rain storm fog fire water space planet moon sun stars light shadow neon
-red orange yellow green blue purple pink brown black white grey gold silver dark bright warm cold colorful pastel
+sunrise sky snow rain storm fog fire water space planet moon sun stars light lights shadow neon
+red orange yellow green blue purple pink brown black white grey gold silver dark bright warm cold colorful
+colourful pastel
 wood stone metal glass paper clay marble bronze wool silk leather plastic lego
 cat dog bird horse fox wolf bear rabbit lion tiger fish dragon butterfly robot
 person man woman boy girl child people face hair eyes hand dress knight wizard samurai astronaut king queen dancing

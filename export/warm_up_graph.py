@@ -69,11 +69,13 @@ def make_warm_up_graph(tick: onnx_ir.Model, signature: GraphSignature) -> onnx_i
     graph.name = signature.name
     for node in list(graph):
         if (node.domain, node.op_type) == (TEMPORAL_ATTENTION_DOMAIN, TEMPORAL_ATTENTION_OP):
-            _replace_attention(node)
+            _replace_attention(graph, node)
     kept = {spec.name for spec in signature.inputs}
     for value in [value for value in graph.inputs if value.name not in kept]:
         if value.uses():
-            raise ExportError(f"{value.name} is used outside temporal attention", "Keep the past to the attention nodes")
+            raise ExportError(
+                f"{value.name} is used outside temporal attention", "Keep the past to the attention nodes"
+            )
         graph.inputs.remove(value)
     rename_dimensions(model, {"rows": signature.outputs[0].shape[0]})
     model.functions.clear()
@@ -81,7 +83,7 @@ def make_warm_up_graph(tick: onnx_ir.Model, signature: GraphSignature) -> onnx_i
     return model
 
 
-def _replace_attention(node: onnx_ir.Node) -> None:
+def _replace_attention(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     q, k, v, _past_k, _past_v, pe_q, pe_k, pe_v = node.inputs[:8]
     replacement = onnx_ir.node(
         WARM_UP_ATTENTION_OP,
@@ -92,4 +94,4 @@ def _replace_attention(node: onnx_ir.Node) -> None:
     )
     (old,), (new,) = node.outputs, replacement.outputs
     new.name, new.type, new.shape = old.name, old.type, old.shape
-    replace_nodes_and_values(node.graph, node, [node], [replacement], [old], [new])
+    replace_nodes_and_values(graph, node, [node], [replacement], [old], [new])

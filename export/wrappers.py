@@ -34,14 +34,22 @@ class StreamingAttendMaker(Protocol):
     """Makes the temporal attention of a tick: one that computes, or one that emits the graph's node."""
 
     def __call__(
-        self, past: Mapping[str, KeyValue], position: Tensor, past_position: Tensor, past_bias: Tensor, heads: int
-    ) -> StreamingAttend | OnnxStreamingAttend: ...
+        self,
+        past: Mapping[str, KeyValue],
+        position: Tensor,
+        past_position: Tensor,
+        past_bias: Tensor,
+        heads: int,
+    ) -> StreamingAttend | OnnxStreamingAttend:
+        """Return a fresh one for a pass through the network."""
 
 
 class UNetGraph(_UNetGraph):
     """One tick: ``bundle.signature.unet``."""
 
-    def __init__(self, unet: CausalUNet, spec: StreamSpec, make_attend: StreamingAttendMaker = OnnxStreamingAttend) -> None:
+    def __init__(
+        self, unet: CausalUNet, spec: StreamSpec, make_attend: StreamingAttendMaker = OnnxStreamingAttend
+    ) -> None:
         super().__init__(unet, spec)
         self._make_attend = make_attend
 

@@ -1,1 +1,1 @@
-"""What happens between the graphs. ``reference`` is the mathematics in numpy: the CPU's kernels and the tests' truth."""
+"""What happens between the graphs. ``reference`` has it in numpy: the CPU's kernels, and what others must equal."""

@@ -24,11 +24,9 @@ def preprocess(image: NDArray[np.uint8], width: int, height: int) -> Float:
     left, top, kept_width, kept_height = cover_rectangle(image.shape[1], image.shape[0], width, height)
     kept = image[top : top + kept_height, left : left + kept_width].astype(np.float32)
     if (kept_width, kept_height) != (width, height):
-        columns, rows = _triangle_weights(kept_width, width), _triangle_weights(kept_height, height)
-        kept = np.tensordot(rows, kept, axes=(1, 0))
-        kept = np.einsum("xw,ywc->yxc", columns, kept, optimize=True)
-    scaled: Float = np.ascontiguousarray(kept.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
-    return scaled
+        kept = _resize_rows(kept, height)
+        kept = _resize_rows(kept.transpose(1, 0, 2), width).transpose(1, 0, 2)
+    return np.ascontiguousarray(kept.transpose(2, 0, 1)) / np.float32(127.5) - np.float32(1)
 
 
 def cover_rectangle(from_width: int, from_height: int, width: int, height: int) -> tuple[int, int, int, int]:
@@ -38,15 +36,26 @@ def cover_rectangle(from_width: int, from_height: int, width: int, height: int) 
     return (from_width - kept_width) // 2, (from_height - kept_height) // 2, kept_width, kept_height
 
 
+def _resize_rows(picture: Float, rows: int) -> Float:
+    """Resize [any rows, columns, 3] to [rows, columns, 3] by an antialiased triangle filter."""
+    source, weights = _triangle_taps(picture.shape[0], rows)
+    resized = np.zeros((rows, *picture.shape[1:]), picture.dtype)
+    for tap in range(weights.shape[1]):
+        resized += weights[:, tap, None, None] * picture[source[:, tap]]
+    return resized
+
+
 @lru_cache(maxsize=16)
-def _triangle_weights(from_size: int, to_size: int) -> Float:
-    """Weights of an antialiased triangle filter, [to_size, from_size] float32; each row sums to 1."""
+def _triangle_taps(from_size: int, to_size: int) -> tuple[NDArray[np.intp], Float]:
+    """Return which source each output reads, and how much of it: both [to_size, taps]; weights sum to 1."""
     scale = from_size / to_size
     reach = max(scale, 1.0)
     centres = (np.arange(to_size) + 0.5) * scale - 0.5
-    distance = np.abs(np.arange(from_size)[None, :] - centres[:, None]) / reach
-    weights = np.maximum(0.0, 1.0 - distance)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    source = np.ceil(centres - reach).astype(np.intp)[:, None] + np.arange(int(2 * reach) + 1)
+    inside = (source >= 0) & (source < from_size)
+    weights = np.where(inside, np.maximum(0.0, 1.0 - np.abs(source - centres[:, None]) / reach), 0.0)
+    normalised = weights / weights.sum(axis=1, keepdims=True)
+    return np.clip(source, 0, from_size - 1), normalised.astype(np.float32)
 
 
 def resize_bilinear(planes: Float, width: int, height: int) -> Float:
@@ -54,8 +63,7 @@ def resize_bilinear(planes: Float, width: int, height: int) -> Float:
     top, bottom, down = _bilinear_taps(planes.shape[-2], height)
     left, right, across = _bilinear_taps(planes.shape[-1], width)
     rows = planes[..., top, :] * (1 - down)[:, None] + planes[..., bottom, :] * down[:, None]
-    resized: Float = rows[..., left] * (1 - across) + rows[..., right] * across
-    return resized
+    return rows[..., left] * (1 - across) + rows[..., right] * across
 
 
 @lru_cache(maxsize=16)
@@ -71,14 +79,12 @@ def depth_normalise(depth_maps: Float) -> Float:
     low, high = depth_maps.min(), depth_maps.max()
     if not high > low:
         return np.zeros_like(depth_maps)
-    normalised: Float = (depth_maps - low) / (high - low) * 2 - 1
-    return normalised
+    return (depth_maps - low) / (high - low) * 2 - 1
 
 
 def enter(latent: Float, noise: Float, sqrt_alpha: float, sqrt_one_minus_alpha: float) -> Float:
     """Noise a latent to a timestep (DDPM, arXiv 2006.11239, eq. 4): any shape, all alike."""
-    noised: Float = sqrt_alpha * latent + sqrt_one_minus_alpha * noise
-    return noised
+    return sqrt_alpha * latent + sqrt_one_minus_alpha * noise
 
 
 def lcm_step(
@@ -95,8 +101,7 @@ def lcm_step(
         return values[:, None, None, None]
 
     predicted = (sample - per_row(sqrt_one_minus_alpha) * model_output) / per_row(sqrt_alpha)
-    clean: Float = per_row(c_out) * predicted + per_row(c_skip) * sample
-    return clean
+    return per_row(c_out) * predicted + per_row(c_skip) * sample
 
 
 def postprocess(image: Float) -> NDArray[np.uint8]:
@@ -145,5 +150,4 @@ def _split_heads(tensor: Float, heads: int) -> Float:
 
 def _softmax(scores: Float, axis: int) -> Float:
     weights = np.exp(scores - scores.max(axis=axis, keepdims=True))
-    normalised: Float = weights / weights.sum(axis=axis, keepdims=True)
-    return normalised
+    return weights / weights.sum(axis=axis, keepdims=True)

@@ -155,7 +155,9 @@ def _read_block_types(unet: Mapping[str, Any], levels: int) -> tuple[bool, ...]:
     down = [_has_cross_attention(kind, "Down") for kind in unet["down_block_types"]]
     up = [_has_cross_attention(kind, "Up") for kind in unet["up_block_types"]]
     if len(down) != levels or up != down[::-1]:
-        raise ConfigurationError("up_block_types do not mirror down_block_types, one for each of block_out_channels", _REMEDY)
+        raise ConfigurationError(
+            "up_block_types do not mirror down_block_types, one for each of block_out_channels", _REMEDY
+        )
     return tuple(down)
 
 

@@ -10,14 +10,17 @@ from live2diff_trt.model.temporal_attention import TemporalAttend, TemporalAtten
 
 
 class TemporalTransformerBlock(nn.Module):
-    """[LayerNorm, temporal attention, + residual] for each attention, then LayerNorm, GEGLU feed-forward, + residual."""
+    """[LayerNorm, temporal attention, + residual] for each attention, then LayerNorm, GEGLU, + residual."""
 
     def __init__(self, place: str, channels: int, configuration: UNetConfiguration) -> None:
         super().__init__()
         count = configuration.motion_attentions
         self.attention_blocks = nn.ModuleList(
             TemporalAttention(
-                f"{place}.attention_blocks.{index}", channels, configuration.position_rows, configuration.window
+                f"{place}.attention_blocks.{index}",
+                channels,
+                configuration.position_rows,
+                configuration.window,
             )
             for index in range(count)
         )
@@ -29,8 +32,7 @@ class TemporalTransformerBlock(nn.Module):
         """Map [rows, positions, channels] to the same shape."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             hidden = hidden + attention(norm(hidden), attend)
-        output: Tensor = hidden + self.ff(self.ff_norm(hidden))
-        return output
+        return hidden + self.ff(self.ff_norm(hidden))
 
 
 class TemporalTransformer(nn.Module):
@@ -66,5 +68,4 @@ class MotionModule(nn.Module):
 
     def forward(self, hidden: Tensor, attend: TemporalAttend) -> Tensor:
         """Map [rows, channels, height, width] to the same shape."""
-        output: Tensor = self.temporal_transformer(hidden, attend)
-        return output
+        return self.temporal_transformer(hidden, attend)

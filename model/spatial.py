@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
+
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -27,22 +30,27 @@ class Resnet(ResnetBlock2D):  # type: ignore[misc]  # diffusers is untyped
 
     def project_time(self, embedding: Tensor) -> Tensor:
         """Map the time embedding, [rows, time channels], to what ``forward`` takes: [rows, channels]."""
-        projected: Tensor = self.time_emb_proj(silu(embedding))
-        return projected
+        return self.time_emb_proj(silu(embedding))
 
-    def forward(self, hidden: Tensor, time_projection: Tensor) -> Tensor:
-        """Map [rows, in channels, height, width] to [rows, out channels, height, width]."""
+    def forward(self, hidden: Tensor, time: Mapping[str, Tensor]) -> Tensor:
+        """Map [rows, in channels, height, width] to [rows, out channels, height, width].
+
+        ``time`` has the time projection of every resnet by its place, [rows, out channels].
+        """
         residual = hidden if self.conv_shortcut is None else self.conv_shortcut(hidden)
-        hidden = self.conv1(silu(self.norm1(hidden))) + time_projection[:, :, None, None]
-        output: Tensor = residual + self.conv2(silu(self.norm2(hidden)))
-        return output
+        hidden = self.conv1(silu(self.norm1(hidden))) + time[self.place][:, :, None, None]
+        return residual + self.conv2(silu(self.norm2(hidden)))
 
 
 class SelfAttentionProcessor:
     """Attention among the positions of one frame."""
 
     def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: None = None, attention_mask: None = None
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
     ) -> Tensor:
         """Map [rows, positions, channels] to the same shape."""
         keys, values = attn.to_k(hidden_states), attn.to_v(hidden_states)
@@ -53,7 +61,11 @@ class PromptAttentionProcessor:
     """Cross-attention whose keys and values arrive computed: they depend on the prompt alone."""
 
     def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: KeyValue, attention_mask: None = None
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: KeyValue,
+        attention_mask: None = None,
     ) -> Tensor:
         """Attend from [rows, positions, channels] to (keys, values), each [rows, tokens, channels]."""
         return _attend(attn, attn.to_q(hidden_states), *encoder_hidden_states)
@@ -66,8 +78,7 @@ def _attend(attn: Attention, query: Tensor, keys: Tensor, values: Tensor) -> Ten
         return tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
     out = scaled_dot_product_attention(by_head(query), by_head(keys), by_head(values))
-    projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
-    return projected
+    return attn.to_out[0](out.transpose(1, 2).flatten(2))
 
 
 class SpatialTransformer(Transformer2DModel):  # type: ignore[misc]  # diffusers is untyped
@@ -97,10 +108,12 @@ class SpatialTransformer(Transformer2DModel):  # type: ignore[misc]  # diffusers
         """Map text embeddings, [rows, tokens, text channels], to keys and values, each [rows, tokens, channels]."""
         return self.cross_attention.to_k(embeddings), self.cross_attention.to_v(embeddings)
 
-    def forward(self, hidden: Tensor, prompt: KeyValue) -> Tensor:
-        """Map [rows, channels, height, width] to the same shape."""
-        output: Tensor = super().forward(hidden, encoder_hidden_states=prompt, return_dict=False)[0]
-        return output
+    def forward(self, hidden: Tensor, prompt: Mapping[str, KeyValue]) -> Tensor:
+        """Map [rows, channels, height, width] to the same shape.
+
+        ``prompt`` has the keys and values of every spatial transformer by its place, each [rows, tokens, channels].
+        """
+        return super().forward(hidden, encoder_hidden_states=prompt[self.place], return_dict=False)[0]
 
 
 class DepthEmbedding(nn.Module):
@@ -110,9 +123,7 @@ class DepthEmbedding(nn.Module):
         super().__init__()
         widths = (16, 16, 32, 32, 96, 96, 256)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths))
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, depth_latent: Tensor) -> Tensor:
@@ -120,5 +131,4 @@ class DepthEmbedding(nn.Module):
         hidden = silu(self.conv_in(depth_latent))
         for block in self.blocks:
             hidden = silu(block(hidden))
-        output: Tensor = self.conv_out(hidden)
-        return output
+        return self.conv_out(hidden)

@@ -53,7 +53,10 @@ def streaming_attention(
     values = torch.cat([past_v + tables.v[past_position].unsqueeze(2), here_v.unsqueeze(1)], dim=1)
     bias = F.pad(past_bias, (0, 1))[:, None, None, None, :]  # the row's own frame is always visible
     out = F.scaled_dot_product_attention(
-        _frames_last(here_q.unsqueeze(1), heads), _frames_last(keys, heads), _frames_last(values, heads), attn_mask=bias
+        _frames_last(here_q.unsqueeze(1), heads),
+        _frames_last(keys, heads),
+        _frames_last(values, heads),
+        attn_mask=bias,
     )
     return out.flatten(2)
 
@@ -85,7 +88,12 @@ class StreamingAttend:
     """
 
     def __init__(
-        self, past: Mapping[str, KeyValue], position: Tensor, past_position: Tensor, past_bias: Tensor, heads: int
+        self,
+        past: Mapping[str, KeyValue],
+        position: Tensor,
+        past_position: Tensor,
+        past_bias: Tensor,
+        heads: int,
     ) -> None:
         self._past = past
         self._window = position, past_position, past_bias
@@ -93,6 +101,7 @@ class StreamingAttend:
         self.new: dict[str, KeyValue] = {}
 
     def __call__(self, place: str, q: Tensor, k: Tensor, v: Tensor, tables: PositionTables) -> Tensor:
+        """Attend at ``place``: see ``TemporalAttend``."""
         self.new[place] = k, v
         return streaming_attention(q, k, v, *self._past[place], tables, *self._window, self._heads)
 
@@ -109,6 +118,7 @@ class WarmUpAttend:
         self.new: dict[str, KeyValue] = {}
 
     def __call__(self, place: str, q: Tensor, k: Tensor, v: Tensor, tables: PositionTables) -> Tensor:
+        """Attend at ``place``: see ``TemporalAttend``."""
         self.new[place] = k, v
         return warm_up_attention(q, k, v, tables, self._heads)
 
@@ -166,5 +176,4 @@ class TemporalAttention(nn.Module):
         """Map [rows, positions, channels] to the same shape."""
         q, k, v = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
         out = attend(self.place, q, k, v, PositionTables(self.pe_q, self.pe_k, self.pe_v))
-        projected: Tensor = self.to_out[0](out)
-        return projected
+        return self.to_out[0](out)

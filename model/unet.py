@@ -63,11 +63,9 @@ class Block(nn.Module):
 
     def run_layer(self, layer: int, hidden: Tensor, conditions: Conditions) -> Tensor:
         """Map [rows, in channels of the layer, height, width] to [rows, channels of the level, height, width]."""
-        resnet = self.resnets[layer]
-        hidden = resnet(hidden, conditions.time[resnet.place])
+        hidden = self.resnets[layer](hidden, conditions.time)
         if self.attentions:
-            attention = self.attentions[layer]
-            hidden = attention(hidden, conditions.prompt[attention.place])
+            hidden = self.attentions[layer](hidden, conditions.prompt)
         if self.motion_modules:
             hidden = self.motion_modules[layer](hidden, conditions.attend)
         return hidden
@@ -84,7 +82,9 @@ class DownBlock(Block):
         super().__init__(f"down_blocks.{level}", level, layer_channels, configuration)
         last = level == len(channels) - 1
         self.downsamplers = nn.ModuleList(
-            [] if last else [Downsample2D(channels[level], use_conv=True, out_channels=channels[level], padding=1, name="op")]
+            []
+            if last
+            else [Downsample2D(channels[level], use_conv=True, out_channels=channels[level], padding=1, name="op")]
         )
 
     def forward(self, hidden: Tensor, skips: list[Tensor], conditions: Conditions) -> Tensor:
@@ -133,12 +133,9 @@ class MidBlock(nn.Module):
 
     def forward(self, hidden: Tensor, conditions: Conditions) -> Tensor:
         """Map [rows, channels, height, width] to the same shape."""
-        first, second = self.resnets
-        attention = self.attentions[0]
-        hidden = first(hidden, conditions.time[first.place])
-        hidden = attention(hidden, conditions.prompt[attention.place])
-        output: Tensor = second(hidden, conditions.time[second.place])
-        return output
+        hidden = self.resnets[0](hidden, conditions.time)
+        hidden = self.attentions[0](hidden, conditions.prompt)
+        return self.resnets[1](hidden, conditions.time)
 
 
 class CausalUNet(nn.Module):
@@ -181,8 +178,7 @@ class CausalUNet(nn.Module):
         hidden = self.mid_block(hidden, conditions)
         for block in self.up_blocks:
             hidden = block(hidden, skips, conditions)
-        output: Tensor = self.conv_out(silu(self.conv_norm_out(hidden)))
-        return output
+        return self.conv_out(silu(self.conv_norm_out(hidden)))
 
     def embed_time(self, timesteps: Tensor) -> dict[str, Tensor]:
         """Map timesteps, [rows] int, to every resnet's time projection, [rows, channels], by the resnet's place."""
@@ -196,8 +192,7 @@ class CausalUNet(nn.Module):
 
     def embed_depth(self, depth_latent: Tensor) -> Tensor:
         """Map depth latents, [frames, in channels, height, width], to ``forward``'s depth features."""
-        features: Tensor = self.flow_conv_in(depth_latent)
-        return features
+        return self.flow_conv_in(depth_latent)
 
     def resnets(self) -> Iterator[Resnet]:
         """All residual blocks, in the order of the state dict's groups: down, mid, up."""

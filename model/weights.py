@@ -74,7 +74,8 @@ def random_state_dict(module: nn.Module, seed: int, dtype: torch.dtype) -> dict[
 
 def _random_tensor(key: str, like: Tensor, seed: int, is_norm: bool, is_table: bool) -> Tensor:
     if is_table:
-        return PositionEncoding(like.shape[1], like.shape[2]).pe
+        table: Tensor = PositionEncoding(like.shape[1], like.shape[2]).pe
+        return table
     if like.ndim == 1:
         return torch.full(like.shape, 1.0 if is_norm and key.endswith(".weight") else 0.0)
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()

@@ -155,7 +155,10 @@ class Denoiser:
 
     def _noised(self, clean: Array, noise: Array, row: int) -> Array:
         noised = reference.enter(
-            clean.astype(np.float32), noise, self._table.sqrt_alpha[row], self._table.sqrt_one_minus_alpha[row]
+            clean.astype(np.float32),
+            noise,
+            self._table.sqrt_alpha[row],
+            self._table.sqrt_one_minus_alpha[row],
         )
         return noised.astype(self._spec.dtype)
 
@@ -163,7 +166,9 @@ class Denoiser:
         table = self._table
         constants = (table.sqrt_alpha, table.sqrt_one_minus_alpha, table.c_skip, table.c_out)
         return reference.lcm_step(
-            sample.astype(np.float32), model_output.astype(np.float32), *(values[rows] for values in constants)
+            sample.astype(np.float32),
+            model_output.astype(np.float32),
+            *(values[rows] for values in constants),
         )
 
     def _move_rows_on(self, x0: Array) -> None:

@@ -34,4 +34,4 @@ class Network(Protocol):
         """
 
     def warm_up(self, row: int, sample: Array, depth_features: Array) -> tuple[Array, KeyValues]:
-        """Run the warm-up frames as rows, all at denoising step ``row``; return their output, and what fills the sink."""
+        """Run the warm-up frames as rows, all at denoising step ``row``; return output and what fills the sink."""

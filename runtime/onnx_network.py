@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
 
-Named = dict[str, Array]
+Named = dict[str, NDArray[Any]]
 
 
 class OnnxNetwork:
@@ -65,7 +67,8 @@ class OnnxNetwork:
     def _run(self, graph: OnnxGraph, inputs: Named) -> tuple[Array, KeyValues]:
         outputs = graph.run(inputs)
         new = {
-            cache.name: (outputs[f"new_k.{cache.name}"], outputs[f"new_v.{cache.name}"]) for cache in self._spec.kv_caches
+            cache.name: (outputs[f"new_k.{cache.name}"], outputs[f"new_v.{cache.name}"])
+            for cache in self._spec.kv_caches
         }
         return outputs["model_output"], new
 

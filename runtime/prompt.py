@@ -37,7 +37,10 @@ class PromptEncoder:
         if len(ids) > self._tokens:
             first_cut, _ = encoding.offsets[self._tokens - 1]
             logger.warning(
-                "the prompt has %d tokens, %d fit; what was cut: %r", len(ids) - 2, self._tokens - 2, prompt[first_cut:]
+                "the prompt has %d tokens, %d fit; what was cut: %r",
+                len(ids) - 2,
+                self._tokens - 2,
+                prompt[first_cut:],
             )
             ids = [*ids[: self._tokens - 1], end]
         return np.array(ids + [end] * (self._tokens - len(ids)), np.int32)

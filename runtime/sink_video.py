@@ -112,10 +112,7 @@ class VideoSink:
             self._mux_sound(frame.time)
 
     def _mux(self, picture: av.VideoFrame | None) -> None:
-        for packet in self._stream.encode(picture):
-            if not packet.duration:  # or the last frame would be shown for no time
-                packet.duration = round(1 / self.frame_rate / packet.time_base)
-            self._container.mux(packet)
+        self._container.mux(self._stream.encode(picture))
 
     def _mux_sound(self, until: Fraction) -> None:
         if self._audio is not None:

@@ -88,9 +88,7 @@ class Stream:
         opened = Bundle.open(bundle)
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
         graphs = OnnxGraphs(opened.folder, opened.manifest.signatures, options or OnnxRuntimeOptions())
-        stream = cls(
-            Stages(graphs, spec), PromptEncoder(opened, graphs), OnnxNetwork(graphs, spec), spec, seed
-        )
+        stream = cls(Stages(graphs, spec), PromptEncoder(opened, graphs), OnnxNetwork(graphs, spec), spec, seed)
         stream.set_prompt(prompt)
         return stream
 
@@ -122,9 +120,7 @@ class Stream:
             return self._warm_up() if len(self._before_warm_up) == self._spec.sink else []
         self._in_flight[arrival.index] = arrival
         depth_map = reference.depth_normalise(self._stages.estimate_depth(arrival.picture))
-        self._denoiser.enter(
-            arrival.index, self._stages.encode(arrival.picture), self._stages.encode_depth(depth_map)
-        )
+        self._denoiser.enter(arrival.index, self._stages.encode(arrival.picture), self._stages.encode_depth(depth_map))
         return self._tick()
 
     def run(self, source: Iterable[SourceFrame | Image]) -> Iterator[FinishedFrame]:
@@ -167,9 +163,7 @@ class Stream:
         index = self._next_index
         self._next_index += 1
         picture = reference.preprocess(image, self._spec.width, self._spec.height)
-        return _Arrival(
-            index, index / ASSUMED_FRAME_RATE if time_of_frame is None else time_of_frame, came_at, picture
-        )
+        return _Arrival(index, index / ASSUMED_FRAME_RATE if time_of_frame is None else time_of_frame, came_at, picture)
 
     def _note_size(self, width: int, height: int) -> None:
         if self._source_size is not None and self._source_size != (width, height):
@@ -187,9 +181,7 @@ class Stream:
         missing = self._spec.sink - len(arrivals)
         pictures = [arrival.picture for arrival in arrivals]
         latents = [self._stages.encode(picture) for picture in pictures]
-        depth_maps = reference.depth_normalise(
-            np.stack([self._stages.estimate_depth(picture) for picture in pictures])
-        )
+        depth_maps = reference.depth_normalise(np.stack([self._stages.estimate_depth(picture) for picture in pictures]))
         depth_latents = [self._stages.encode_depth(depth_map) for depth_map in depth_maps]
         predictions = self._denoiser.warm_up(
             np.stack(latents + latents[-1:] * missing), np.stack(depth_latents + depth_latents[-1:] * missing)
@@ -220,7 +212,5 @@ def _check_image(image: Image) -> None:
         or image.shape[2] != 3
         or 0 in image.shape
     ):
-        found = (
-            f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        )
+        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise FrameError(f"a frame is {found}", "Pass uint8 RGB, [height, width, 3], neither side 0")

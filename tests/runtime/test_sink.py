@@ -6,10 +6,11 @@ import itertools
 import logging
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -80,14 +81,14 @@ def sound_span(path: Path) -> tuple[str, Fraction, Fraction]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_frames_come_back_with_their_times(tmp_path: Path, suffix: str) -> None:
-    rate = Fraction(30000, 1001)
+    rate = Fraction(24000, 1001)  # no whole number of ticks
     frames = pattern(40, rate=rate)
     target = tmp_path / f"out{suffix}"
     write_all(VideoSink(target, *SIZE, rate), frames)
     with FileSource(target) as source:
         read = list(source)
         assert float(source.frame_rate) == pytest.approx(float(rate), rel=1e-3)
-    tolerance = Fraction(1, 1000) if suffix == ".mkv" else TICK
+    tolerance = Fraction(1, 1000) if suffix == ".mkv" else TICK / 2
     assert len(read) == 40
     assert all(abs(one.time - two.time) <= tolerance for one, two in zip(frames, read, strict=True))
     errors = [np.abs(one.image.astype(int) - two.image).mean() for one, two in zip(frames, read, strict=True)]
@@ -107,9 +108,19 @@ def test_the_file_starts_at_zero_and_ends_one_frame_after_the_last(tmp_path: Pat
 
 def test_a_finished_video_has_one_index_for_all_of_it(tmp_path: Path) -> None:
     write_all(VideoSink(tmp_path / "out.mp4", *SIZE, RATE), pattern(60))
-    fragments = (tmp_path / "out.mp4").read_bytes().count(b"moof")
+    boxes = list(top_level_boxes((tmp_path / "out.mp4").read_bytes()))
     libavformat: tuple[int, ...] = av.library_versions["libavformat"]
-    assert fragments == 0 if libavformat >= (61, 7) else fragments >= 2
+    assert boxes.count("moof") == 0 if libavformat >= (61, 7) else boxes.count("moof") >= 2
+    assert boxes.count("moov") == 1
+
+
+def top_level_boxes(data: bytes) -> Iterator[str]:
+    at = 0
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        yield name.decode()
+        assert size >= 8
+        at += size
 
 
 def test_names_that_look_like_addresses_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +321,8 @@ def run_writer(
     """
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        cwd=os.sep,  # the checkout's own folders must not be taken for packages
         capture_output=True,
         text=True,
         timeout=60,
