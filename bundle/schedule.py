@@ -62,7 +62,7 @@ class StepTable:
 def alphas_cumprod(schedule: ScheduleSpec) -> NDArray[np.float64]:
     """Return ā for every training timestep, [train_timesteps] float64 (DDPM, arXiv 2006.11239, eq. 4)."""
     betas: NDArray[np.float64] = np.linspace(schedule.beta_start, schedule.beta_end, schedule.train_timesteps)
-    return np.cumprod(1.0 - betas)
+    return np.cumprod(1.0 - betas, dtype=np.float64)
 
 
 def lcm_timesteps(schedule: ScheduleSpec) -> NDArray[np.int32]:

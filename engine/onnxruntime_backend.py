@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.signature import GraphSignature
 from live2diff_trt.engine.errors import BackendError
+from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph
 
 Array = NDArray[Any]
 ProviderName = Literal["cpu", "cuda"]
@@ -78,7 +79,7 @@ class OnnxGraphs:
         path = self._folder / signature.file
         try:
             session = self._runtime.InferenceSession(
-                str(path), self._session_options(), providers=[_PROVIDERS[self._options.provider]]
+                read_adapted_graph(path), self._session_options(), providers=[_PROVIDERS[self._options.provider]]
             )
         except self._errors as error:
             raise BundleError(
@@ -94,6 +95,7 @@ class OnnxGraphs:
         # A bundle is nine sessions, each with threads of its own: those that spin while idle take the cores from the
         # one at work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
         return options
 
     def _check_provider(self) -> None:

