@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from live2diff_trt.bundle.errors import BundleError, Live2DiffError
 from live2diff_trt.bundle.signature import GraphSignature, bundle_signatures
@@ -36,6 +36,10 @@ class Initialiser:
 
     recipe: Recipe
     sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.recipe not in get_args(Recipe):
+            raise ValueError(f"recipe {self.recipe!r} is unknown")
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,10 @@ def _read_manifest(folder: Path) -> bytes:
         return (folder / MANIFEST_FILE).read_bytes()
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE}", _EXPORT_AGAIN) from error
+    except OSError as error:
+        raise BundleError(
+            f"{folder / MANIFEST_FILE} can't be read ({error})", "Mend its permissions or its disk"
+        ) from error
 
 
 def _parse_manifest(folder: Path, text: bytes) -> Manifest:
@@ -188,7 +196,7 @@ def _parse_manifest(folder: Path, text: bytes) -> Manifest:
             )
         manifest = Manifest.from_json(values)
         graphs = values["graphs"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"the manifest of {folder} can't be read ({error!r})", _EXPORT_AGAIN) from error
     except BundleError:
         raise
@@ -196,6 +204,9 @@ def _parse_manifest(folder: Path, text: bytes) -> Manifest:
         raise BundleError(f"the manifest of {folder} is not valid: {error.problem}", _EXPORT_AGAIN) from error
     if graphs != graphs_to_json(manifest.signatures):
         raise BundleError(f"the graphs of {folder} have other inputs or outputs than this version", _EXPORT_AGAIN)
+    outside = [name for name in manifest.files if Path(name).name != name]
+    if outside:
+        raise BundleError(f"the manifest of {folder} lists files outside it: {', '.join(outside)}", _EXPORT_AGAIN)
     missing = {graph.file for graph in manifest.signatures} | {TOKENIZER_FILE, WEIGHTS_FILE}
     missing -= set(manifest.files)
     if missing:

@@ -78,7 +78,7 @@ def _unet_inputs(spec: StreamSpec, rows: Dimension) -> tuple[TensorSpec, ...]:
     hoisted = (
         *(TensorSpec(f"time.{entry.name}", (rows, entry.channels), spec.dtype) for entry in spec.time_projections),
         *(
-            TensorSpec(f"prompt_{side}.{entry.name}", (rows, "tokens", entry.channels), spec.dtype)
+            TensorSpec(f"prompt_{side}.{entry.name}", (rows, spec.prompt_tokens, entry.channels), spec.dtype)
             for entry in spec.prompt_kvs
             for side in ("k", "v")
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -90,6 +90,8 @@ class StreamSpec:
             raise SpecError(f"dtype {self.dtype!r} is not supported", "Use float16 or float32")
         if not 0 < self.sink < self.window:
             raise SpecError(f"a sink of {self.sink} does not fit a window of {self.window}", "Keep 0 < sink < window")
+        if self.heads < 1:
+            raise SpecError(f"{self.heads} heads are no temporal attention", "Use 1 or more")
         for cache in self.kv_caches:
             if cache.channels % self.heads:
                 raise SpecError(
@@ -134,14 +136,7 @@ class StreamSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` reads them back to an equal spec."""
-        hoisted = {"time_projections": self.time_projections, "prompt_kvs": self.prompt_kvs}
-        return {
-            **vars(self),
-            "step_list": list(self.step_list),
-            "kv_caches": [vars(cache) for cache in self.kv_caches],
-            **{key: [vars(entry) for entry in entries] for key, entries in hoisted.items()},
-            "schedule": vars(self.schedule),
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> StreamSpec:

@@ -58,8 +58,8 @@ def _normalise_groups_as_instances(node: NodeProto, graph: GraphProto) -> Iterat
         graph.initializer.append(numpy_helper.from_array(values, name(part)))
         return name(part)
 
-    def make(operator: str, inputs: list[str], part: str, **values: float) -> NodeProto:
-        return helper.make_node(operator, inputs, [name(part)], name=name(part), **values)
+    def make(operator: str, inputs: list[str], part: str, epsilon: float | None = None) -> NodeProto:
+        return helper.make_node(operator, inputs, [name(part)], name=name(part), epsilon=epsilon)
 
     dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
     by_group = constant("by_group", np.array([0, groups, -1]))

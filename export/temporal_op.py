@@ -5,15 +5,13 @@ ONNX Runtime runs the body; TensorRT inlines it, or the engine replaces the node
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx
 import onnx.parser
 import torch
 from torch import Tensor
 
 from live2diff_trt.bundle.signature import TEMPORAL_ATTENTION_DOMAIN, TEMPORAL_ATTENTION_OP
-from live2diff_trt.model.temporal_attention import KeyValue, PositionTables
+from live2diff_trt.model.temporal_attention import PositionTables, StreamingAttend
 
 OPSET = 21
 """The first opset with a GroupNormalization that exporters keep whole."""
@@ -99,32 +97,15 @@ def temporal_attention_function() -> onnx.FunctionProto:
     return onnx.parser.parse_function(_FUNCTION)
 
 
-class OnnxStreamingAttend:
-    """Attention for one tick while tracing: emits one node per temporal attention.
+class OnnxStreamingAttend(StreamingAttend):
+    """Attention for one tick while tracing: emits one node per temporal attention instead of computing it."""
 
-    Attributes:
-        new: after tracing, place → (k, v), in the network's order.
-    """
-
-    def __init__(
-        self,
-        past: Mapping[str, KeyValue],
-        position: Tensor,
-        past_position: Tensor,
-        past_bias: Tensor,
-        heads: int,
-    ) -> None:
-        self._past = past
-        self._window = position, past_position, past_bias
-        self._heads = heads
-        self.new: dict[str, KeyValue] = {}
-
-    def __call__(self, place: str, q: Tensor, k: Tensor, v: Tensor, tables: PositionTables) -> Tensor:
-        """Attend at ``place``: see ``TemporalAttend``."""
-        self.new[place] = k, v
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, tables: PositionTables
+    ) -> Tensor:
         (out,) = torch.onnx.ops.symbolic_multi_out(
             f"{TEMPORAL_ATTENTION_DOMAIN}::{TEMPORAL_ATTENTION_OP}",
-            (q, k, v, *self._past[place], *tables, *self._window),
+            (q, k, v, past_k, past_v, *tables, *self._window),
             {"heads": self._heads},
             dtypes=(q.dtype,),
             shapes=(q.shape,),

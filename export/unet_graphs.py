@@ -11,10 +11,10 @@ from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.manifest import WEIGHTS_FILE, Initialiser
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.export.data_file import write_graphs
-from live2diff_trt.export.onnx_graph import add_function, export_graph
+from live2diff_trt.export.onnx_graph import add_function, cut_out, export_graph
 from live2diff_trt.export.temporal_op import temporal_attention_function
 from live2diff_trt.export.warm_up_graph import make_warm_up_graph
-from live2diff_trt.export.wrappers import DepthEmbedGraph, PromptKvGraph, TimeEmbedGraph, UNetGraph
+from live2diff_trt.export.wrappers import HoistedGraph, UNetGraph
 from live2diff_trt.model.unet import CausalUNet
 
 _PREFIX = "unet."
@@ -41,17 +41,24 @@ def write_unet_graphs(
     on_step("deriving its warm-up graph")
     warm_up = make_warm_up_graph(tick, signature.unet_warmup(spec))
     on_step("tracing what is hoisted out of the tick")
-    hoisted = [
-        export_graph(TimeEmbedGraph(unet, spec), signature.time_embed(spec)),
-        export_graph(PromptKvGraph(unet, spec), signature.prompt_kv(spec)),
-        export_graph(DepthEmbedGraph(unet, spec), signature.depth_embed(spec)),
-    ]
-    models = [tick, warm_up, *hoisted]
+    models = [tick, warm_up, *_export_hoisted(unet, spec)]
     for model in models:
         _name_by_state_dict(model)
     on_step("writing the UNet's graphs and weights")
     write_graphs(folder, models, WEIGHTS_FILE)
     return trace_initialisers(name for model in models for name in model.graph.initializers)
+
+
+def _export_hoisted(unet: CausalUNet, spec: StreamSpec) -> list[onnx_ir.Model]:
+    """Trace the three small graphs at once, since a trace costs seconds whatever its size, and cut them apart."""
+    borders = [signature.time_embed(spec), signature.prompt_kv(spec), signature.depth_embed(spec)]
+    whole = signature.GraphSignature(
+        "hoisted",
+        tuple(tensor for border in borders for tensor in border.inputs),
+        tuple(tensor for border in borders for tensor in border.outputs),
+    )
+    model = export_graph(HoistedGraph(unet, spec), whole)
+    return [cut_out(model, border) for border in borders]
 
 
 def _name_by_state_dict(model: onnx_ir.Model) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -29,26 +28,23 @@ class _UNetGraph(nn.Module):
     def _take_prompt(self, tensors: Iterator[Tensor]) -> dict[str, KeyValue]:
         return {entry.name: (next(tensors), next(tensors)) for entry in self.spec.prompt_kvs}
 
+    def _embed_time(self, timesteps: Tensor) -> Tensors:
+        projections = self.unet.embed_time(timesteps)
+        return tuple(projections[entry.name] for entry in self.spec.time_projections)
 
-class StreamingAttendMaker(Protocol):
-    """Makes the temporal attention of a tick: one that computes, or one that emits the graph's node."""
+    def _embed_prompt(self, text_embeddings: Tensor) -> Tensors:
+        prompt = self.unet.embed_prompt(text_embeddings)
+        return tuple(tensor for entry in self.spec.prompt_kvs for tensor in prompt[entry.name])
 
-    def __call__(
-        self,
-        past: Mapping[str, KeyValue],
-        position: Tensor,
-        past_position: Tensor,
-        past_bias: Tensor,
-        heads: int,
-    ) -> StreamingAttend | OnnxStreamingAttend:
-        """Return a fresh one for a pass through the network."""
+    def _embed_depth(self, depth_latent: Tensor) -> Tensors:
+        return (self.unet.embed_depth(depth_latent),)
 
 
 class UNetGraph(_UNetGraph):
     """One tick: ``bundle.signature.unet``."""
 
     def __init__(
-        self, unet: CausalUNet, spec: StreamSpec, make_attend: StreamingAttendMaker = OnnxStreamingAttend
+        self, unet: CausalUNet, spec: StreamSpec, make_attend: type[StreamingAttend] = OnnxStreamingAttend
     ) -> None:
         super().__init__(unet, spec)
         self._make_attend = make_attend
@@ -82,8 +78,7 @@ class TimeEmbedGraph(_UNetGraph):
 
     def forward(self, tensors: Tensors) -> Tensors:
         """Map the signature's inputs to its outputs."""
-        projections = self.unet.embed_time(tensors[0])
-        return tuple(projections[entry.name] for entry in self.spec.time_projections)
+        return self._embed_time(*tensors)
 
 
 class PromptKvGraph(_UNetGraph):
@@ -91,8 +86,7 @@ class PromptKvGraph(_UNetGraph):
 
     def forward(self, tensors: Tensors) -> Tensors:
         """Map the signature's inputs to its outputs."""
-        prompt = self.unet.embed_prompt(tensors[0])
-        return tuple(tensor for entry in self.spec.prompt_kvs for tensor in prompt[entry.name])
+        return self._embed_prompt(*tensors)
 
 
 class DepthEmbedGraph(_UNetGraph):
@@ -100,7 +94,16 @@ class DepthEmbedGraph(_UNetGraph):
 
     def forward(self, tensors: Tensors) -> Tensors:
         """Map the signature's inputs to its outputs."""
-        return (self.unet.embed_depth(tensors[0]),)
+        return self._embed_depth(*tensors)
+
+
+class HoistedGraph(_UNetGraph):
+    """The three graphs above side by side: what is computed outside the tick."""
+
+    def forward(self, tensors: Tensors) -> Tensors:
+        """Map timesteps, text embeddings and depth latents to the outputs of all three, in that order."""
+        timesteps, text_embeddings, depth_latent = tensors
+        return *self._embed_time(timesteps), *self._embed_prompt(text_embeddings), *self._embed_depth(depth_latent)
 
 
 def _new_slots(new: dict[str, KeyValue], spec: StreamSpec) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ stream's dtype. Shapes stand beside the signatures.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -129,7 +130,7 @@ def streaming_attention(
     values = np.concatenate([past_v + pe_v[past_position][:, :, None], (v + pe_v[position][:, None])[:, None]], axis=1)
     bias = np.pad(past_bias, ((0, 0), (0, 1)))[:, :, None, None]
     q_heads, k_heads, v_heads = (_split_heads(tensor, heads) for tensor in (here_q[:, None], keys, values))
-    scores = (q_heads * k_heads).sum(-1) / np.sqrt(k_heads.shape[-1]) + bias  # [rows, window + 1, positions, heads]
+    scores = (q_heads * k_heads).sum(-1) / math.sqrt(k_heads.shape[-1]) + bias  # [rows, window + 1, positions, heads]
     out: Float = (_softmax(scores, axis=1)[..., None] * v_heads).sum(1)
     return out.reshape(q.shape)
 
@@ -139,7 +140,7 @@ def warm_up_attention(q: Float, k: Float, v: Float, tables: tuple[Float, Float, 
     q_heads, k_heads, v_heads = (
         _split_heads(tensor + table[: len(q), None], heads) for tensor, table in zip((q, k, v), tables, strict=True)
     )
-    scores = np.einsum("fphc,gphc->fgph", q_heads, k_heads) / np.sqrt(q_heads.shape[-1])
+    scores = np.einsum("fphc,gphc->fgph", q_heads, k_heads) / math.sqrt(q_heads.shape[-1])
     out: Float = np.einsum("fgph,gphc->fphc", _softmax(scores, axis=1), v_heads)
     return out.reshape(q.shape)
 

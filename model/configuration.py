@@ -24,6 +24,9 @@ _FIXED = {
     "class_embed_type": None,
     "num_class_embeds": None,
     "resnet_time_scale_shift": "default",
+    "num_attention_heads": None,
+    "time_cond_proj_dim": None,
+    "transformer_layers_per_block": 1,
     "mid_block_type": ("UNetMidBlock3DCrossAttn", "UNetMidBlock2DCrossAttn"),
     "cond_mapping": True,
     "use_inflated_groupnorm": True,
@@ -34,6 +37,14 @@ _FIXED = {
     "unet_use_cross_frame_attention": False,
     "unet_use_temporal_attention": False,
 }
+_REQUIRED = (
+    "block_out_channels",
+    "layers_per_block",
+    "attention_head_dim",
+    "cross_attention_dim",
+    "down_block_types",
+    "up_block_types",
+)
 _FIXED_MOTION = {
     "num_transformer_block": 1,
     "temporal_position_encoding": True,
@@ -75,6 +86,11 @@ class UNetConfiguration:
     sink: int = 8
 
     def __post_init__(self) -> None:
+        levels = len(self.block_channels)
+        if not levels or any(len(each) != levels for each in (self.cross_attention, self.attention_heads, self.motion)):
+            raise ConfigurationError("block types, attention heads or motion modules are not one per level", _REMEDY)
+        if min(self.norm_groups, self.motion_heads, *self.attention_heads) < 1 or not 0 < self.sink < self.window:
+            raise ConfigurationError("groups, heads or the sink of the window are out of range", _REMEDY)
         problems = [
             f"{channels} channels do not divide into {divisor} {what}"
             for level, channels in enumerate(self.block_channels)
@@ -107,6 +123,9 @@ class UNetConfiguration:
         Raises:
             ConfigurationError: listing every key that asks for another network.
         """
+        missing = [key for key in _REQUIRED if unet.get(key) is None]
+        if missing:
+            raise ConfigurationError(f"the UNet's configuration lacks {', '.join(missing)}", _REMEDY)
         motion = dict(additional.get("motion_module_kwargs", {}))
         switches = {**unet, **additional}
         _refuse_other_networks(switches, motion)

@@ -103,7 +103,12 @@ class StreamingAttend:
     def __call__(self, place: str, q: Tensor, k: Tensor, v: Tensor, tables: PositionTables) -> Tensor:
         """Attend at ``place``: see ``TemporalAttend``."""
         self.new[place] = k, v
-        return streaming_attention(q, k, v, *self._past[place], tables, *self._window, self._heads)
+        return self._attend(q, k, v, *self._past[place], tables)
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor, tables: PositionTables
+    ) -> Tensor:
+        return streaming_attention(q, k, v, past_k, past_v, tables, *self._window, self._heads)
 
 
 class WarmUpAttend:
@@ -162,7 +167,7 @@ class TemporalAttention(nn.Module):
         for side in ("q", "k", "v"):
             self.register_buffer(f"pe_{side}", torch.empty(window, channels), persistent=False)
         self.fold_positions()
-        self.register_load_state_dict_post_hook(lambda module, _: module.fold_positions())
+        self.register_load_state_dict_post_hook(_fold_after_loading)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
     @torch.no_grad()
     def fold_positions(self) -> None:
@@ -177,3 +182,7 @@ class TemporalAttention(nn.Module):
         q, k, v = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
         out = attend(self.place, q, k, v, PositionTables(self.pe_q, self.pe_k, self.pe_v))
         return self.to_out[0](out)
+
+
+def _fold_after_loading(attention: TemporalAttention, _: object) -> None:
+    attention.fold_positions()

@@ -67,5 +67,6 @@ class KvRing:
         self._window.advance(active)
 
     def reset(self) -> None:
-        """Forget every streamed frame; the next ``fill_sink`` replaces the sink."""
+        """Forget every frame, in place: a key that was not a number must not survive in a slot that is hidden."""
         self._window.reset()
+        self._memory[:] = 0

@@ -79,9 +79,7 @@ class VideoSink:
             # Empties a stale one, and fails now rather than at the first frame.
             self.partial_path.write_bytes(b"")
             self._container = undo.enter_context(open_container(self.partial_path))
-            self._stream = add_video_stream(
-                self._container, self.width, self.height, self.frame_rate, self.options
-            )
+            self._stream = add_video_stream(self._container, self.width, self.height, self.frame_rate, self.options)
             self._converter = VideoReformatter()
             self._audio = None if self.audio_path is None else AudioTrack(self.audio_path, self._container)
             undo.pop_all()
@@ -152,9 +150,7 @@ class VideoSink:
         logger.warning("no frame came, so %s is not written", self.path)
 
     def _given_up(self) -> SinkError:
-        return SinkError(
-            f"{self.partial_path} was given up after an error", "See to that error and start again"
-        )
+        return SinkError(f"{self.partial_path} was given up after an error", "See to that error and start again")
 
     def _close(self) -> None:
         if self._audio is not None:

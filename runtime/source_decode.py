@@ -192,14 +192,10 @@ def _colorspace(frame: av.VideoFrame) -> Colorspace | None:
 
 def _video_stream(name: str, container: InputContainer) -> VideoStream:
     if not container.streams.video:
-        raise SourceError(
-            f"{name} has no video stream", "Choose a file with a picture; this one may be sound only"
-        )
+        raise SourceError(f"{name} has no video stream", "Choose a file with a picture; this one may be sound only")
     stream = container.streams.video[0]
     if getattr(stream, "codec_context", None) is None:
-        raise SourceError(
-            f"{name} is compressed in a way that this FFmpeg can't decode", "Convert it to H.264 first"
-        )
+        raise SourceError(f"{name} is compressed in a way that this FFmpeg can't decode", "Convert it to H.264 first")
     stream.thread_type = "AUTO"
     return stream
 

@@ -75,9 +75,7 @@ class FolderSource:
 
     def __init__(self, folder: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> None:
         if frame_rate <= 0:
-            raise SourceError(
-                f"{folder} can't be played at {frame_rate} frames per second", "Use a rate above 0"
-            )
+            raise SourceError(f"{folder} can't be played at {frame_rate} frames per second", "Use a rate above 0")
         pictures = list_pictures(Path(folder))
         self.frame_rate = frame_rate
         self.frame_count: int | None = len(pictures)
@@ -141,9 +139,7 @@ def _open_file(path: Path) -> InputContainer:
         raise SourceError(f"{path} is a folder", "Name a file, or a folder that holds pictures")
     if not path.exists():
         raise SourceError(f"there is no file {path}", "Check the path")
-    with _explained(
-        str(path), "Check that it is a complete video or picture; other kinds must be converted first"
-    ):
+    with _explained(str(path), "Check that it is a complete video or picture; other kinds must be converted first"):
         # An absolute path can't be taken for an address, as "take:2.mp4" would be.
         return av.open(str(path.absolute()), mode="r")
 

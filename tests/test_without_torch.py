@@ -44,7 +44,7 @@ def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in metadata.files(name) or []:
             link = site / file.parts[0]
             if file.parts[0] not in ("..", "__pycache__") and not link.exists():
-                link.symlink_to(metadata.distribution(name).locate_file(file.parts[0]))
+                link.symlink_to(str(metadata.distribution(name).locate_file(file.parts[0])))
     package = site / "live2diff_trt"
     package.mkdir()
     (package / "__init__.py").symlink_to(ROOT / "live2diff_trt" / "__init__.py")
@@ -105,7 +105,11 @@ with Stream.open({str(tiny_bundle)!r}, prompt="a red fox") as stream, open_sourc
 
 
 def test_exporting_there_says_what_to_install(bare_environment: Path) -> None:
-    program = 'sys.argv = ["live2diff-trt", "export", "--preset", "tiny", "--out", "b"]\nfrom live2diff_trt.cli.main import main; main()'
+    program = """
+from live2diff_trt.cli.main import main
+sys.argv = ["live2diff-trt", "export", "--preset", "tiny", "--out", "bundle"]
+main()
+"""
     result = run_bare(bare_environment, program)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
 from live2diff_trt.bundle.spec import HoistedSpec, KvCacheSpec, StreamSpec
-
-# The same examples every time, however busy the machine is.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from live2diff_trt.conformance.run import ConformanceReport, describe_recording,
 from live2diff_trt.conformance.torch_network import TorchNetwork
 from live2diff_trt.model.weights import load_unet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Weights = dict[str, Tensor]
 MOTION = "down_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0"
 

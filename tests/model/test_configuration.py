@@ -11,6 +11,8 @@ import pytest
 from live2diff_trt.model.configuration import UNetConfiguration
 from live2diff_trt.model.errors import ConfigurationError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Values = dict[str, Any]
 GOLDENS = Path(__file__).parents[1] / "goldens" / "tiny_a"
 

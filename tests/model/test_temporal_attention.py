@@ -21,6 +21,8 @@ from live2diff_trt.model.temporal_attention import (
     warm_up_attention,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS, WINDOW, POSITIONS, CHANNELS = 3, 16, 5, 32
 
 

@@ -14,6 +14,8 @@ from live2diff_trt.model.temporal_attention import StreamingAttend, WarmUpAttend
 from live2diff_trt.model.unet import CausalUNet, Conditions
 from live2diff_trt.model.weights import random_unet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOKENS, ROWS = 5, 2
 TINY = UNetConfiguration(
     block_channels=(32, 64),

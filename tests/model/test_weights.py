@@ -11,6 +11,8 @@ from live2diff_trt.model.configuration import UNetConfiguration
 from live2diff_trt.model.errors import WeightsError
 from live2diff_trt.model.weights import load_unet, random_unet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = UNetConfiguration(
     block_channels=(32, 64),
     layers_per_block=1,

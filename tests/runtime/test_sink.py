@@ -140,9 +140,7 @@ def test_colours_are_right_and_tagged(tmp_path: Path) -> None:
     chart = colour_chart()
     height, width = chart.shape[:2]
     target = tmp_path / "chart.mp4"
-    write_all(
-        VideoSink(target, width, height, RATE), [finished(chart, index / RATE, index) for index in range(3)]
-    )
+    write_all(VideoSink(target, width, height, RATE), [finished(chart, index / RATE, index) for index in range(3)])
     with FileSource(target) as source:
         image = list(source)[-1].image
     centres = np.abs(image[16::32, 16::32].astype(int) - chart[16::32, 16::32])
@@ -302,9 +300,7 @@ NOISE = "noise.integers(0, 256, (256, 256, 3), dtype=np.uint8)"  # about 50 kB a
 FLAT = "np.full((256, 256, 3), index, np.uint8)"  # next to nothing
 
 
-def run_writer(
-    sink: str, before: str, after: str, count: int, image: str = NOISE
-) -> subprocess.CompletedProcess[str]:
+def run_writer(sink: str, before: str, after: str, count: int, image: str = NOISE) -> subprocess.CompletedProcess[str]:
     """Write ``count`` frames in a process of its own."""
     program = f"""
     import os, resource, signal

@@ -201,9 +201,7 @@ def test_phone_videos_stand_upright(
 ) -> None:
     path = write_video(tmp_path / "phone.mp4", [quarters()] * 2)
     data = bytearray(path.read_bytes())
-    at = (
-        data.index(b"tkhd") + 4 + 4 + 20 + 16
-    )  # past version, times, ids and layer of a version 0 track header
+    at = data.index(b"tkhd") + 4 + 4 + 20 + 16  # past version, times, ids and layer of a version 0 track header
     a, b, c, d = matrix
     assert struct.unpack(">9i", data[at : at + 36]) == (ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
@@ -257,9 +255,7 @@ def test_an_animated_gif_plays_once(tmp_path: Path) -> None:
 def test_frames_of_differing_size_pass_as_they_are(tmp_path: Path) -> None:
     small, large = quarters(16, 16), quarters(32, 24)
     path = tmp_path / "mixed.mjpeg"
-    single = [
-        write_video(tmp_path / f"{at}.mjpeg", [p], "mjpeg", "yuvj420p") for at, p in enumerate([small, large])
-    ]
+    single = [write_video(tmp_path / f"{at}.mjpeg", [p], "mjpeg", "yuvj420p") for at, p in enumerate([small, large])]
     path.write_bytes(b"".join(part.read_bytes() for part in single))
     with FileSource(path) as source:
         shapes = [frame.image.shape for frame in source]
@@ -389,17 +385,13 @@ def test_the_test_pattern_is_named_in_parts(
     assert frame.image.shape == (size[1], size[0], 3)
 
 
-@pytest.mark.parametrize(
-    "name", ["test-pattern:", "test-pattern:64", "test-pattern:64x48,", "test-pattern:64x48@x"]
-)
+@pytest.mark.parametrize("name", ["test-pattern:", "test-pattern:64", "test-pattern:64x48,", "test-pattern:64x48@x"])
 def test_a_misspelt_test_pattern_shows_the_form(name: str) -> None:
     with pytest.raises(SourceError, match=r"Write test-pattern:WIDTHxHEIGHT@FPS,FRAMES"):
         open_source(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["test-pattern:0x0", "test-pattern:@0", "test-pattern:@1/0", "test-pattern:,0"]
-)
+@pytest.mark.parametrize("name", ["test-pattern:0x0", "test-pattern:@0", "test-pattern:@1/0", "test-pattern:,0"])
 def test_an_impossible_test_pattern_is_refused(name: str) -> None:
     with pytest.raises(SourceError, match="Use 16x16 pixels or more"):
         open_source(name)
