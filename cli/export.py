@@ -6,12 +6,14 @@ import time
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list
+from live2diff_trt.bundle.spec import check_size
 from live2diff_trt.cli.console import messages, output, read_size, read_step_list
 
 if TYPE_CHECKING:
@@ -33,6 +35,20 @@ class DtypeChoice(str, Enum):
     fp32 = "fp32"
 
 
+class VaeChoice(str, Enum):
+    """The autoencoders, as the command line names them."""
+
+    taesd = "taesd"
+    kl = "kl"
+
+
+class DepthChoice(str, Enum):
+    """The depth networks, as the command line names them."""
+
+    midas = "midas"
+    depth_anything = "depth-anything"
+
+
 class ExportExtraMissingError(Live2DiffError):
     """Exporting needs PyTorch and diffusers, which are not installed."""
 
@@ -43,6 +59,8 @@ def export(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the video, multiples of 64.")] = None,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps, indices into LCM's 50, as in 30,40.")] = None,
     dtype: Annotated[DtypeChoice | None, typer.Option(help="Precision of weights, latents and caches.")] = None,
+    vae: Annotated[VaeChoice | None, typer.Option(help="Another autoencoder than the preset's.")] = None,
+    depth: Annotated[DepthChoice | None, typer.Option(help="Another depth network than the preset's.")] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Fill the networks from --seed, without a warning.")
     ] = False,
@@ -51,7 +69,8 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False,
 ) -> None:
     """Write a self-describing bundle: ONNX graphs, weights, tokenizer, manifest."""
-    wanted = _choose(preset, size, step_list, dtype)
+    changes = _read_changes(size, step_list, dtype)  # what can't be had is refused before heavy packages are imported
+    wanted = replace(_choose_networks(preset, vae, depth), **changes)
     from live2diff_trt.export.bundle import export_bundle
     from live2diff_trt.export.weights_source import RandomWeights
 
@@ -71,7 +90,7 @@ def export(
     output.print(f"{out}: {size_mb:,.0f} MB in {time.perf_counter() - started:.1f} s")
 
 
-def _choose(preset: PresetChoice, size: str | None, step_list: str | None, dtype: DtypeChoice | None) -> Preset:
+def _choose_networks(preset: PresetChoice, vae: VaeChoice | None, depth: DepthChoice | None) -> Preset:
     try:
         from live2diff_trt.export.presets import PRESETS
     except ImportError as error:
@@ -80,15 +99,25 @@ def _choose(preset: PresetChoice, size: str | None, step_list: str | None, dtype
             "Install it with `pip install live2diff-trt[export]`",
         ) from error
     chosen = PRESETS[preset.value]
-    if size is not None:
-        width, height = read_size(size)
-        chosen = replace(chosen, width=width, height=height)
-    if step_list is not None:
-        chosen = replace(chosen, step_list=read_step_list(step_list))
-    if dtype is not None:
-        chosen = replace(chosen, dtype="float16" if dtype is DtypeChoice.fp16 else "float32")
-    chosen.spec()  # what can't be had is refused before anything is computed
+    if vae is not None:
+        chosen = replace(chosen, autoencoder=vae.value)
+    if depth is not None:
+        chosen = replace(chosen, depth="dpt-hybrid" if depth is DepthChoice.midas else "depth-anything-small")
     return chosen
+
+
+def _read_changes(size: str | None, step_list: str | None, dtype: DtypeChoice | None) -> dict[str, Any]:
+    """Return the fields of the preset that the options change."""
+    changes: dict[str, Any] = {}
+    if size is not None:
+        changes["width"], changes["height"] = read_size(size)
+        check_size(changes["width"], changes["height"])
+    if step_list is not None:
+        changes["step_list"] = read_step_list(step_list)
+        check_step_list(changes["step_list"], ScheduleSpec())
+    if dtype is not None:
+        changes["dtype"] = "float16" if dtype is DtypeChoice.fp16 else "float32"
+    return changes
 
 
 def _tabulate(checks: list[GraphCheck]) -> Table:

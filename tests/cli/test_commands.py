@@ -24,7 +24,15 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def start(*arguments: object) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", "from live2diff_trt.cli.main import main; main()", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A test runner in the background ignores Ctrl-C, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -182,20 +190,15 @@ def test_export_writes_a_bundle_that_runs_in_half_precision(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_conformance_with_the_reference(backend: str, steps: int) -> None:
-    started = time.monotonic()
-    result = command("conformance", GOLDENS, "--steps", steps, "--backend", backend, "--tolerance", "1e-4", "--json")
+def test_conformance_with_the_reference(backend: str) -> None:
+    result = command("conformance", GOLDENS, "--steps", 2, "--backend", backend, "--tolerance", "1e-4", "--json")
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
+    assert (report["steps"], report["backend"], report["passed"]) == (2, backend, True)
     for loop in ("open_loop", "closed_loop"):
         assert report[loop]["worst_error"] < 1e-5
-        ticks = 20
-        assert (
-            report[loop]["compared"]
-            == steps + 1 + sum(min(tick + 1, steps) for tick in range(ticks)) + ticks - steps + 1
-        )
-    assert time.monotonic() - started < 40
+        # warm-up: 2 outputs and x0; 20 ticks: 1 row, then 2; x0 from the second on
+        assert report[loop]["compared"] == 3 + 1 + 19 * 2 + 19
 
 
 def test_conformance_fails_above_the_tolerance() -> None:

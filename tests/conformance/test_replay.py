@@ -13,11 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from live2diff_trt.bundle.signature import bundle_signatures
 from live2diff_trt.conformance.goldens import Goldens, GoldensError
 from live2diff_trt.conformance.replay import Replay, replay_closed_loop, replay_open_loop
 from live2diff_trt.conformance.run import ConformanceReport, describe_recording, run_conformance
 from live2diff_trt.conformance.torch_network import TorchNetwork
+from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.export.unet_graphs import write_unet_graphs
 from live2diff_trt.model.weights import load_unet
+from live2diff_trt.runtime.onnx_network import OnnxNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -147,3 +151,21 @@ def test_the_recorded_stream_is_described(goldens: Goldens) -> None:
     assert spec.latent_shape == (4, 16, 16)
     assert (spec.window, spec.sink, spec.prompt_tokens, spec.dtype) == (16, 8, 11, "float32")
     assert len(spec.kv_caches) == 24
+
+
+@pytest.fixture(scope="module")
+def exported(goldens: Goldens, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded network's graphs. They have any number of rows, and so serve every recording."""
+    folder = tmp_path_factory.mktemp("graphs")
+    unet = load_unet(goldens.configuration, goldens.weights())
+    write_unet_graphs(folder, unet, describe_recording(goldens, goldens.recording(1)))
+    return folder
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_exported_graphs_replay_the_recording(goldens: Goldens, exported: Path, steps: int) -> None:
+    recording = goldens.recording(steps)
+    spec = describe_recording(goldens, recording)
+    network = OnnxNetwork(OnnxGraphs(exported, bundle_signatures(spec), OnnxRuntimeOptions(threads=1)), spec)
+    for replay in (replay_open_loop, replay_closed_loop):
+        assert replay(spec, network, recording).worst.error < 1e-5

@@ -58,8 +58,10 @@ def test_each_temporal_attention_is_one_node_that_reads_the_past_inputs(tiny_bun
     for node, cache in zip(nodes, bundle.spec.kv_caches, strict=True):
         tables = [f"{cache.name}.pe_{side}" for side in ("q", "k", "v")]
         assert list(node.input[1:]) == [
-            f"new_k.{cache.name}", f"new_v.{cache.name}", f"past_k.{cache.name}", f"past_v.{cache.name}", *tables, *window,
-        ]  # fmt: skip
+            *(f"{kind}_{side}.{cache.name}" for kind in ("new", "past") for side in ("k", "v")),
+            *tables,
+            *window,
+        ]
 
 
 def test_the_past_is_read_by_nothing_else(tiny_bundle: Path) -> None:
