@@ -24,7 +24,11 @@ def describe_machine(distributions: Iterable[str]) -> dict[str, Any]:
 
 def write_record(path: Path, figures: dict[str, Any], distributions: Iterable[str]) -> None:
     """Write figures as JSON, with the machine and the command line that was run."""
-    record = {"command": " ".join(sys.orig_argv[1:]), "machine": describe_machine(distributions), **figures}
+    record = {
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "machine": describe_machine(distributions),
+        **figures,
+    }
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

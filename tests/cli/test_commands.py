@@ -31,7 +31,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         # A test runner in the background ignores Ctrl-C, and its children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - nothing here has threads
     )
 
 
