@@ -12,6 +12,7 @@ from live2diff_trt.bundle.manifest import WEIGHTS_FILE, Initialiser
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.export.data_file import write_graphs
 from live2diff_trt.export.onnx_graph import add_function, cut_out, export_graph
+from live2diff_trt.export.row_axis import export_rows
 from live2diff_trt.export.temporal_op import temporal_attention_function
 from live2diff_trt.export.warm_up_graph import make_warm_up_graph
 from live2diff_trt.export.wrappers import HoistedGraph, UNetGraph
@@ -36,7 +37,7 @@ def write_unet_graphs(
         For each initialiser of the graphs, what it was made from.
     """
     on_step("tracing the UNet")
-    tick = export_graph(UNetGraph(unet, spec), signature.unet(spec))
+    tick = export_rows(UNetGraph(unet, spec), signature.unet(spec))
     add_function(tick, temporal_attention_function())
     on_step("deriving its warm-up graph")
     warm_up = make_warm_up_graph(tick, signature.unet_warmup(spec))
