@@ -24,7 +24,7 @@ types: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: $(VENV)/installed
-	$(BIN)/pytest --cov -m "not gpu"
+	$(BIN)/pytest --cov
 
 bundles/tiny/manifest.json: $(wildcard bundle/*.py model/*.py export/*.py) | $(VENV)/installed
 	$(BIN)/live2diff-trt export --preset tiny --random-weights --out bundles/tiny --overwrite
