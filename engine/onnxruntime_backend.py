@@ -17,7 +17,11 @@ from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph
 
 Array = NDArray[Any]
 ProviderName = Literal["cpu", "cuda"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS: dict[ProviderName, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # A bundle in float32 is computed in float32: TF32 keeps 10 bits of a product's operands.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,14 @@ class OnnxGraphs:
         self._runtime = _import_onnxruntime()
         self._errors = _error_classes()
         self._signatures = {signature.name: signature for signature in signatures}
-        self._check_provider()
+        self._prepare_provider()
 
     def open(self, name: str) -> OnnxGraph:
         """Open a graph.
 
         Raises:
             BundleError: if ONNX Runtime can't read the graph.
+            BackendError: if the provider that was asked for does not start.
         """
         signature = self._signatures[name]
         path = self._folder / signature.file
@@ -86,6 +91,7 @@ class OnnxGraphs:
                 f"ONNX Runtime can't open {path}: {_first_line(error)}",
                 "Export the bundle again with `live2diff-trt export`",
             ) from error
+        self._refuse_another_provider(session)
         return OnnxGraph(session, signature, self._errors)
 
     def _session_options(self) -> Any:
@@ -98,12 +104,23 @@ class OnnxGraphs:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
         return options
 
-    def _check_provider(self) -> None:
-        wanted = _PROVIDERS[self._options.provider]
+    def _prepare_provider(self) -> None:
+        wanted, _ = _PROVIDERS[self._options.provider]
         if wanted not in self._runtime.get_available_providers():
             raise BackendError(
                 f"this ONNX Runtime has no {wanted}",
                 "Install the extra onnxruntime-gpu in place of onnxruntime, or use --provider cpu",
+            )
+        if self._options.provider == "cuda":
+            self._runtime.preload_dlls()  # finds the CUDA libraries that came as Python packages
+
+    def _refuse_another_provider(self, session: Any) -> None:
+        """ONNX Runtime falls back to the CPU with no more than a line in its log; here that is an error."""
+        wanted, _ = _PROVIDERS[self._options.provider]
+        if wanted not in session.get_providers():
+            raise BackendError(
+                f"ONNX Runtime's {wanted} does not start on this machine",
+                "Install the CUDA libraries it was built for, or use --provider cpu",
             )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -74,3 +75,15 @@ def test_inputs_of_another_shape_are_a_backend_error(norm: OnnxGraph) -> None:
 
 def test_the_graph_in_the_bundle_is_left_as_it_is(norm: OnnxGraph, tmp_path: Path) -> None:
     assert [node.op_type for node in onnx.load(tmp_path / "norm.onnx").graph.node] == ["GroupNormalization"]
+
+
+def test_a_provider_that_does_not_start_is_an_error_not_a_fallback(
+    norm: OnnxGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build for CUDA on a machine whose libraries are missing opens the graph on the CPU, and only logs it."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    open_session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda graph, options, providers: open_session(graph, options))
+    with pytest.raises(BackendError, match="CUDAExecutionProvider does not start"):
+        OnnxGraphs(tmp_path, [BORDER], OnnxRuntimeOptions(provider="cuda")).open("norm")
