@@ -23,6 +23,7 @@ from onnx_ir.passes.common import (
 from onnxscript import opset21 as op
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from live2diff_trt.bundle.signature import Dimension, GraphSignature, TensorSpec
 from live2diff_trt.export.errors import ExportError
@@ -62,7 +63,9 @@ def cut_out(model: onnx_ir.Model, signature: GraphSignature) -> onnx_ir.Model:
 
 
 def _trace(module: nn.Module, signature: GraphSignature) -> onnx_ir.Model:
-    examples = tuple(_example(spec) for spec in signature.inputs)
+    # Examples have shapes and no memory: those of a full-size network's caches would not fit.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        examples = tuple(_example(spec) for spec in signature.inputs)
     dimensions = {name: torch.export.Dim(name, max=bound) for name, (_, bound) in _TRACED.items()}
     dynamic = tuple(
         {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
