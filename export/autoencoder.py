@@ -47,7 +47,10 @@ def build_autoencoder(kind: AutoencoderKind) -> Autoencoder:
 
 
 def random_autoencoder(kind: AutoencoderKind, seed: int, dtype: torch.dtype) -> Autoencoder:
-    """Build an autoencoder in evaluation mode with random weights that depend on the seed and each key alone."""
+    """Build an autoencoder in evaluation mode with random weights that depend on the seed alone.
+
+    The last layer of each half is scaled after one probe picture, so that latents and pictures are of sane size.
+    """
     with torch.device("meta"):
         autoencoder = build_autoencoder(kind)
     autoencoder.load_state_dict(random_state_dict(autoencoder, seed, torch.float32), assign=True)

@@ -73,6 +73,12 @@ def _trace(module: nn.Module, signature: GraphSignature) -> onnx_ir.Model:
     )
     with _quiet_exporter(), torch.no_grad():
         traced = torch.export.export(module.eval(), (examples,), dynamic_shapes=(dynamic,))
+        return _translate(traced, signature)
+
+
+def _translate(traced: torch.export.ExportedProgram, signature: GraphSignature) -> onnx_ir.Model:
+    remedy = "Report this with the versions of torch and onnxscript"
+    try:
         program = torch.onnx.export(
             traced,
             dynamo=True,
@@ -83,8 +89,10 @@ def _trace(module: nn.Module, signature: GraphSignature) -> onnx_ir.Model:
             output_names=[spec.name for spec in signature.outputs],
             custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: plain_attention},
         )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"{signature.name} can't be written in ONNX: {error}", remedy) from error
     if program is None:
-        raise ExportError(f"{signature.name} gave no graph", "Report this with the versions of torch and onnxscript")
+        raise ExportError(f"{signature.name} gave no graph", remedy)
     return program.model
 
 
@@ -133,6 +141,8 @@ def plain_attention(
         raise ExportError(
             "attention with dropout, grouped queries or a causal flag has no plain form here", "Pass a mask"
         )
+    if attn_mask is not None and attn_mask.dtype == onnx_ir.DataType.BOOL:
+        raise ExportError("attention has a boolean mask, which can't be added to scores", "Pass 0 and −inf instead")
     rank = len(query.shape)
     factor = scale if scale is not None else float(query.shape[-1]) ** -0.5
     swapped = [*range(rank - 2), rank - 1, rank - 2]
