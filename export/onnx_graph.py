@@ -47,7 +47,6 @@ def export_graph(module: nn.Module, signature: GraphSignature) -> onnx_ir.Model:
     with _no_garbage_collection():
         model = _trace(module, signature)
         _name_border(model, signature)
-        _read_dimensions_from_first(model)
         _simplify(model)
     weights = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
     _keep_as_initialisers(model, weights)
@@ -223,21 +222,6 @@ def _name_border(model: onnx_ir.Model, signature: GraphSignature) -> None:
         for value, spec in zip(values, specs, strict=True):
             _check_border(value, spec)
             value.shape = onnx_ir.Shape(spec.shape)
-
-
-def _read_dimensions_from_first(model: onnx_ir.Model) -> None:
-    """Let every Shape node that asks an input for a symbolic dimension ask the first input that has it there."""
-    first: dict[tuple[int, str], onnx_ir.Value] = {}
-    for value in model.graph.inputs:
-        for axis, size in enumerate(value.shape or ()):
-            first.setdefault((axis, str(size)), value)
-    for node in model.graph:
-        source = node.inputs[0] if node.op_type == "Shape" else None
-        if source is None or not source.is_graph_input() or source.shape is None:
-            continue
-        axis = node.attributes.get_int("start", 0)
-        if node.attributes.get_int("end", len(source.shape)) == axis + 1:
-            node.replace_input_with(0, first[axis, str(source.shape[axis])])
 
 
 def _check_border(value: onnx_ir.Value, spec: TensorSpec) -> None:
