@@ -35,7 +35,7 @@ def bench_export(
         bundle_bytes = sum(path.stat().st_size for path in Path(scratch, "bundle").iterdir())
     peak_bytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     figures = {"export_seconds": seconds, "peak_resident_bytes": peak_bytes, "bundle_bytes": bundle_bytes}
-    write_record(record, figures, ("torch", "diffusers", "onnxscript"))
+    write_record(record, figures)
     typer.echo(f"{seconds:.0f} s, {peak_bytes / 1e9:.1f} GB resident, {bundle_bytes / 1e9:.2f} GB written; {record}")
 
 

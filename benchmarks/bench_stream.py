@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from live2diff_trt.benchmarks.record import write_record
-from live2diff_trt.cli.run import ProviderChoice
+from live2diff_trt.cli.choices import ProviderChoice
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream import Stream
@@ -46,8 +46,7 @@ def bench_stream(
         "frames_per_second": 1000 / float(np.mean(durations_ms)),
         "samples_ms": [round(duration, 3) for duration in durations_ms],
     }
-    runtime = "onnxruntime-gpu" if provider is ProviderChoice.cuda else "onnxruntime"
-    write_record(record, figures, ("numpy", runtime))
+    write_record(record, figures)
     typer.echo(f"{figures['frames_per_second']:.1f} FPS, p50 {middle:.1f} ms, p99 {late:.1f} ms; {record}")
 
 

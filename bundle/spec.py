@@ -134,6 +134,10 @@ class StreamSpec:
         """Return the same stream with other denoising steps; raise SpecError if the list is not valid."""
         return replace(self, step_list=step_list)
 
+    def with_dtype(self, dtype: FloatName) -> StreamSpec:
+        """Return the same stream in another floating-point type."""
+        return replace(self, dtype=dtype)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; ``from_json`` reads them back to an equal spec."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from live2diff_trt.bundle.errors import SpecError
+from live2diff_trt.cli.choices import DtypeChoice, FlavourOption, FormOption
 from live2diff_trt.cli.console import output
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 
 if TYPE_CHECKING:
     from live2diff_trt.conformance.run import ConformanceReport
@@ -25,6 +28,7 @@ class BackendChoice(str, Enum):
 
     torch = "torch"
     onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
 
 
 def conformance(
@@ -32,13 +36,22 @@ def conformance(
     steps: Annotated[int, typer.Option(help="T: which recording to replay.")],
     backend: Annotated[BackendChoice, typer.Option(help="Who computes.")] = BackendChoice.torch,
     tolerance: Annotated[float, typer.Option(help="Largest error that passes.")] = 1e-4,
+    dtype: Annotated[
+        DtypeChoice, typer.Option(help="Precision, of TensorRT only: the others compute in fp32.")
+    ] = DtypeChoice.fp32,
+    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
+    form: Annotated[FormOption, typer.Option(help="Of TensorRT's plans.")] = FormOption.in_segments,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows of TensorRT's plans; T.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay recorded runs of the reference network, in open and in closed loop; exit 1 above the tolerance."""
     from live2diff_trt.conformance.run import run_conformance
 
     started = time.perf_counter()
-    report = run_conformance(folder, steps, backend.value, tolerance)
+    if dtype is DtypeChoice.fp16 and backend is not BackendChoice.tensorrt:
+        raise SpecError(f"{backend.value} replays in fp32", "Leave --dtype out, or use --backend tensorrt")
+    options = TensorRTOptions(flavour=flavour.value, form=form.value, rows=rows)
+    report = run_conformance(folder, steps, backend.value, tolerance, dtype=dtype.float_name, options=options)
     logger.info("replayed in %.1f s", time.perf_counter() - started)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -51,9 +64,10 @@ def conformance(
 def _tabulate(report: ConformanceReport) -> Table:
     verdict = "passed" if report.passed else "FAILED"
     table = Table(
-        "loop", "worst error", "of tensor", "compared",
+        "loop", "worst error", "of tensor", "worst relative", "compared",
         title=f"T = {report.steps}, {report.backend}: {verdict} at {report.tolerance:g}",
     )  # fmt: skip
     for name, replay in (("open", report.open_loop), ("closed", report.closed_loop)):
-        table.add_row(name, f"{replay.worst.error:.2e}", replay.worst.tensor, str(len(replay.deviations)))
+        worst, relative = replay.worst, replay.worst_relative.relative
+        table.add_row(name, f"{worst.error:.2e}", worst.tensor, f"{relative:.2e}", str(len(replay.deviations)))
     return table

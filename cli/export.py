@@ -14,6 +14,7 @@ from rich.table import Table
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list
 from live2diff_trt.bundle.spec import check_size
+from live2diff_trt.cli.choices import DtypeChoice
 from live2diff_trt.cli.console import messages, output, read_size, read_step_list
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ class PresetChoice(str, Enum):
 
     tiny = "tiny"
     sd15 = "sd15"
-
-
-class DtypeChoice(str, Enum):
-    """The dtypes, as the command line names them."""
-
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 class VaeChoice(str, Enum):
@@ -116,7 +110,7 @@ def _read_changes(size: str | None, step_list: str | None, dtype: DtypeChoice | 
         changes["step_list"] = read_step_list(step_list)
         check_step_list(changes["step_list"], ScheduleSpec())
     if dtype is not None:
-        changes["dtype"] = "float16" if dtype is DtypeChoice.fp16 else "float32"
+        changes["dtype"] = dtype.float_name
     return changes
 
 

@@ -10,8 +10,10 @@ from rich.markup import escape
 
 from live2diff_trt import __version__
 from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.cli.build import build
 from live2diff_trt.cli.conformance import conformance
 from live2diff_trt.cli.console import messages, output, show_log
+from live2diff_trt.cli.doctor import doctor
 from live2diff_trt.cli.export import export
 from live2diff_trt.cli.run import run
 
@@ -26,8 +28,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(export)
+app.command()(build)
 app.command()(run)
 app.command()(conformance)
+app.command()(doctor)
 
 
 def _show_version(wanted: bool) -> None:

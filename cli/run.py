@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -11,19 +10,15 @@ from typing import Annotated
 import typer
 
 from live2diff_trt.bundle.errors import SpecError
+from live2diff_trt.cli.backend import choose_backend
+from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice
 from live2diff_trt.cli.console import messages, output, read_step_list
 from live2diff_trt.cli.progress import RunProgress
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.sink import open_sink
 from live2diff_trt.runtime.source import open_source
 from live2diff_trt.runtime.stream import Stream
-
-
-class ProviderChoice(str, Enum):
-    """ONNX Runtime's providers, as the command line names them."""
-
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 def run(
@@ -41,6 +36,14 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps other than the bundle's, as in 30,40.")] = None,
     frames: Annotated[int | None, typer.Option(min=0, help="Stop after this many frames.")] = None,
+    backend: Annotated[
+        BackendOption, typer.Option(help="Who computes; auto: TensorRT where this bundle was built for this GPU.")
+    ] = BackendOption.auto,
+    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
+    form: Annotated[FormOption, typer.Option(help="Which of TensorRT's plans.")] = FormOption.in_segments,
+    rows: Annotated[int | None, typer.Option(min=1, help="Which of TensorRT's plans: rows at once.")] = None,
+    plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
+    device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
     provider: Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime computes.")] = ProviderChoice.cpu,
     threads: Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0: one per core.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
@@ -48,12 +51,13 @@ def run(
     """Stream a video through a bundle: every frame that goes in comes out once, in order."""
     started = time.perf_counter()
     steps = None if step_list is None else read_step_list(step_list)
-    options = OnnxRuntimeOptions(provider=provider.value, threads=threads)
+    on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
+    on_gpu = TensorRTOptions(flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans)
+    folder = _one_bundle(bundle, bundle_option)
+    options = choose_backend(backend, folder, on_cpu, on_gpu)
     with (
         open_source(source) as incoming,
-        Stream.open(
-            _one_bundle(bundle, bundle_option), prompt=prompt, seed=seed, step_list=steps, options=options
-        ) as stream,
+        Stream.open(folder, prompt=prompt, seed=seed, step_list=steps, options=options) as stream,
     ):
         spec = stream.spec
         outgoing = open_sink(
@@ -68,7 +72,8 @@ def run(
         progress = RunProgress(total, messages)
         try:
             with outgoing, progress:
-                for finished in stream.run(islice(incoming, frames)):
+                # What has an end is a file: its next frame is always there, so the GPU need not wait for it.
+                for finished in stream.run(islice(incoming, frames), ahead=int(incoming.frame_count is not None)):
                     outgoing.write(finished)
                     progress.note(finished)
         finally:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.conformance.deviation import deviation
+from live2diff_trt.conformance.deviation import deviation, relative_error
 from live2diff_trt.conformance.goldens import FloatArray, Recording
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser
@@ -16,10 +16,16 @@ from live2diff_trt.runtime.network import Network
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far one of our tensors is from the recorded one."""
+    """How far one of our tensors is from the recorded one.
+
+    Attributes:
+        error: the largest difference, over the largest recorded value where that is above 1.
+        relative: ‖ours − recorded‖₂ / ‖recorded‖₂.
+    """
 
     tensor: str
     error: float
+    relative: float
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,11 @@ class Replay:
         """The largest deviation; a NaN counts as infinite."""
         return max(self.deviations, key=lambda deviation: deviation.error)
 
+    @property
+    def worst_relative(self) -> Deviation:
+        """The deviation with the largest relative error."""
+        return max(self.deviations, key=lambda deviation: deviation.relative)
+
 
 class _Comparison:
     """Gathers deviations."""
@@ -41,7 +52,7 @@ class _Comparison:
         self.deviations: list[Deviation] = []
 
     def add(self, tensor: str, ours: Array, recorded: FloatArray) -> None:
-        self.deviations.append(Deviation(tensor, deviation(ours, recorded)))
+        self.deviations.append(Deviation(tensor, deviation(ours, recorded), relative_error(ours, recorded)))
 
     def finish(self) -> Replay:
         return Replay(tuple(self.deviations))

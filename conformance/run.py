@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.bundle.spec import FloatName, StreamSpec
 from live2diff_trt.conformance.goldens import Goldens, Recording
 from live2diff_trt.conformance.replay import Replay, replay_closed_loop, replay_open_loop
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.network import Network
 
-BackendName = Literal["torch", "onnxruntime"]
+BackendName = Literal["torch", "onnxruntime", "tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class ConformanceReport:
             "passed": self.passed,
             **{
                 name: {
-                    "worst_error": replay.worst.error if replay.worst.error < float("inf") else "inf",
+                    "worst_error": _finite_or_inf(replay.worst.error),
                     "worst_tensor": replay.worst.tensor,
+                    "worst_relative_error": _finite_or_inf(replay.worst_relative.relative),
                     "compared": len(replay.deviations),
                 }
                 for name, replay in loops.items()
@@ -57,8 +59,28 @@ class ConformanceReport:
         }
 
 
-def run_conformance(folder: Path, steps: int, backend: BackendName, tolerance: float) -> ConformanceReport:
+def _finite_or_inf(error: float) -> float | str:
+    return error if error < float("inf") else "inf"
+
+
+def run_conformance(
+    folder: Path,
+    steps: int,
+    backend: BackendName,
+    tolerance: float,
+    *,
+    dtype: FloatName = "float32",
+    options: TensorRTOptions | None = None,
+) -> ConformanceReport:
     """Replay ``folder``'s recording of T = ``steps``.
+
+    Args:
+        folder: of goldens.
+        steps: T.
+        backend: who computes.
+        tolerance: largest error that passes.
+        dtype: of weights, latents and caches; only TensorRT takes float16.
+        options: of TensorRT; its plans are built for the occasion.
 
     Raises:
         GoldensError: if the folder or the recording can't be read.
@@ -66,8 +88,8 @@ def run_conformance(folder: Path, steps: int, backend: BackendName, tolerance: f
     """
     goldens = Goldens.open(folder)
     recording = goldens.recording(steps)
-    spec = describe_recording(goldens, recording)
-    with _open_network(backend, goldens, spec) as network:
+    spec = describe_recording(goldens, recording).with_dtype(dtype)
+    with _open_network(backend, goldens, spec, options or TensorRTOptions()) as network:
         return ConformanceReport(
             steps,
             backend,
@@ -95,10 +117,18 @@ def describe_recording(goldens: Goldens, recording: Recording) -> StreamSpec:
 
 
 @contextmanager
-def _open_network(backend: BackendName, goldens: Goldens, spec: StreamSpec) -> Iterator[Network]:
+def _open_network(
+    backend: BackendName, goldens: Goldens, spec: StreamSpec, options: TensorRTOptions
+) -> Iterator[Network]:
     from live2diff_trt.model.weights import load_unet
 
     unet = load_unet(goldens.configuration, goldens.weights())
+    if backend == "tensorrt":
+        from live2diff_trt.conformance.tensorrt_network import open_tensorrt_network
+
+        with open_tensorrt_network(unet, spec, options) as network:
+            yield network
+        return
     if backend == "torch":
         from live2diff_trt.conformance.torch_network import TorchNetwork
 

@@ -17,6 +17,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.kv_ring import Array, KvRing
 from live2diff_trt.runtime.network import Network
+from live2diff_trt.runtime.stream_batch import StreamBatch
 
 
 class NoiseSource(Protocol):
@@ -94,13 +95,13 @@ class Denoiser:
         self._ring = KvRing(spec)
         self._sample: Array = np.zeros((spec.steps, *spec.latent_shape), spec.dtype)
         self._depth_features: Array = np.zeros((spec.steps, *spec.depth_features_shape), spec.dtype)
-        self._frames: list[int | None] = [None] * spec.steps
+        self._batch = StreamBatch(spec.steps)
         network.set_steps(self._table.timesteps)
 
     @property
     def in_flight(self) -> int:
         """Frames that entered and have not left."""
-        return sum(frame is not None for frame in self._frames)
+        return self._batch.in_flight
 
     def warm_up(self, latents: Array, depth_latents: Array) -> tuple[Prediction, ...]:
         """Denoise the first frames together and fill every row's sink with their keys and values.
@@ -135,21 +136,21 @@ class Denoiser:
         """
         self._sample[0] = self._noised(latent, self._noise.enter(frame), row=0)
         self._depth_features[0] = self._network.embed_depth(depth_latent[None])[0]
-        self._frames[0] = frame
+        self._batch.enter(frame)
 
     def tick(self) -> Tick:
         """Run every row once, remember the new keys and values, and move each frame one row on, in place."""
         model_output, new = self._network.tick(self._sample, self._depth_features, self._ring)
-        self._ring.write(new, [frame is not None for frame in self._frames])
+        self._ring.write(new, self._batch.active)
         x0 = self._predict(self._sample, model_output, list(range(self._spec.steps)))
-        result = Tick(Prediction(model_output, x0), tuple(self._frames))
+        result = Tick(Prediction(model_output, x0), tuple(self._batch.frames))
         self._move_rows_on(x0)
         return result
 
     def reset(self) -> None:
         """Forget every frame, as before warm-up."""
         self._ring.reset()
-        self._frames = [None] * self._spec.steps
+        self._batch.reset()
         self._sample[:] = 0
         self._depth_features[:] = 0
 
@@ -173,9 +174,8 @@ class Denoiser:
 
     def _move_rows_on(self, x0: Array) -> None:
         for row in range(self._spec.steps - 1, 0, -1):
-            frame = self._frames[row - 1]
-            self._frames[row] = frame
+            frame = self._batch.frames[row - 1]
             if frame is not None:
                 self._sample[row] = self._noised(x0[row - 1], self._noise.renoise(frame, row), row)
                 self._depth_features[row] = self._depth_features[row - 1]
-        self._frames[0] = None
+        self._batch.advance()

@@ -19,3 +19,7 @@ class FrameError(Live2DiffError):
 
 class StreamClosedError(Live2DiffError):
     """A stream was used after it was closed."""
+
+
+class DeviceMemoryError(Live2DiffError):
+    """A session would not fit into what is free of a GPU's memory."""

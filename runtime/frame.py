@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from live2diff_trt.runtime.errors import FrameError
 
 Image = NDArray[np.uint8]
 
@@ -29,13 +32,28 @@ class FinishedFrame:
     """A frame as the stream delivers it: each frame that went in comes out once, in order.
 
     Attributes:
-        image: uint8 RGB, [height, width, 3] at the stream's size; the receiver owns it.
+        image: uint8 RGB, [height, width, 3] at the stream's size; the receiver owns it. A numpy array, or a
+            ``DeviceImage`` where the stream was opened with ``output="device"``.
         time: the presentation time it came with, in seconds.
         index: which frame of the source it is, from 0.
         latency_ms: from the moment the stream took the frame to its delivery.
     """
 
-    image: Image
+    image: Any
     time: Fraction
     index: int
     latency_ms: float
+
+
+def check_image(image: object) -> Image:
+    """Return a picture as what it is; raise FrameError unless it is a host array, uint8 [height, width, 3]."""
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
+        found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise FrameError(f"a frame is {found}", "Pass uint8 RGB, [height, width, 3], neither side 0")
+    return image

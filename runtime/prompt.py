@@ -1,4 +1,4 @@
-"""A prompt's way into the network: text → token ids → text embeddings."""
+"""A prompt's way into the network begins here: text → token ids."""
 
 from __future__ import annotations
 
@@ -10,27 +10,22 @@ from tokenizers import Tokenizer
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
-from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs
-from live2diff_trt.runtime.kv_ring import Array
 
 logger = logging.getLogger(__name__)
 
 
-class PromptEncoder:
-    """The bundle's tokenizer and text encoder."""
+class PromptTokenizer:
+    """The bundle's tokenizer."""
 
-    def __init__(self, bundle: Bundle, graphs: OnnxGraphs) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
-        self._text_encoder = graphs.open("text_encoder")
-
-    def encode(self, prompt: str) -> Array:
-        """Return text embeddings, [1, tokens, channels]. Warns where the prompt is too long, and says what was cut."""
-        ids = self.tokenize(prompt)
-        return self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"]
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
-        """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads."""
+        """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.
+
+        Warns where the prompt is too long, and says what was cut.
+        """
         encoding = self._tokenizer.encode(prompt)
         ids = list(encoding.ids)
         end = ids[-1]

@@ -1,0 +1,151 @@
+"""Everything measured on one GPU in one run: ``python -m live2diff_trt.benchmarks.bench_gpu BUNDLE``.
+
+The bundle is one that ``export --preset sd15 --random-weights --seed 0`` wrote: PyTorch's rows make the same network
+from the same seed. Plans are built if they are not there. Writes ``benchmarks/results/<gpu>-<date>.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from live2diff_trt.benchmarks.gpu_limits import add_gpu_limits
+from live2diff_trt.benchmarks.gpu_stream import (
+    BACKEND,
+    time_attention,
+    time_frames,
+    time_host,
+    time_stages,
+    time_warm_up,
+)
+from live2diff_trt.benchmarks.gpu_unet import time_unet_ticks
+from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, ResultsFile
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.cli.export import PresetChoice
+from live2diff_trt.engine.build import BuildOptions, build_plans
+from live2diff_trt.engine.flavour import choose_flavour
+from live2diff_trt.engine.store import PlanStore
+from live2diff_trt.engine.tensorrt_options import PlanForm, TensorRTOptions
+from live2diff_trt.export.presets import PRESETS, Preset
+from live2diff_trt.runtime.cuda_session import open_cuda_pipeline, require_gpu
+
+logger = logging.getLogger(__name__)
+
+# Opens a stream in a process of its own, as a user's restart does, and looks at the GPU's memory from before its
+# context was made.
+_OPEN_FRESH = """
+import json, sys, time
+from pathlib import Path
+from cuda.core import Device
+bundle, plans, form = sys.argv[1:]
+free_before = Device(0).to_system_device().memory_info.free
+began = time.perf_counter()
+from live2diff_trt import Stream
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+options = TensorRTOptions(form=form, plans=Path(plans))
+stream = Stream.open(bundle, options=options)
+seconds = time.perf_counter() - began
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.runtime.cuda_session import estimate_for
+estimate = estimate_for(Bundle.open(bundle, ()), stream.spec, options)
+memory = stream._pipeline.parts.memory
+print(json.dumps({
+    "seconds": seconds,
+    "fell_bytes": free_before - Device(0).to_system_device().memory_info.free,
+    "estimated_bytes": estimate.total,
+    "estimated_allocated_bytes": estimate.allocated,
+    "allocated_bytes": sum(memory.allocated.values()) + estimate.parts["weights"],
+    "parts": {**estimate.parts, "driver and kernels": estimate.overhead},
+}))
+"""
+
+
+def bench_gpu(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    plans: Annotated[Path, typer.Option(help="Root of the plan store.")],
+    preset: Annotated[PresetChoice, typer.Option(help="What the bundle was exported from.")] = PresetChoice.sd15,
+    seed: Annotated[int, typer.Option(help="Of its random weights.")] = 0,
+    forms: Annotated[str, typer.Option(help="Forms to measure, the best first.")] = "split,whole",
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each figure.")] = 200,
+    torch_rows: Annotated[bool, typer.Option(help="Whether PyTorch is measured beside.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS_FOLDER,
+) -> None:
+    """Measure PyTorch and TensorRT side by side, then whole frames, stages, kernels, start-up and memory."""
+    import torch
+
+    logging.basicConfig(level=logging.INFO)
+    known: tuple[PlanForm, ...] = ("split", "whole")
+    names = [form for form in known if form in forms.split(",")]
+    results = ResultsFile()
+    for form in names:
+        _build(results, bundle, plans, form)
+        _open_in_new_process(results, bundle, plans, form)
+    add_gpu_limits(results, torch.device("cuda", 0))
+    opened = Bundle.open(bundle, ())
+    pipelines = {
+        form: open_cuda_pipeline(opened, opened.spec, TensorRTOptions(form=form, plans=plans), seed=0) for form in names
+    }
+    try:
+        if torch_rows:
+            sessions = {str(form): pipeline.parts.unet for form, pipeline in pipelines.items()}
+            time_unet_ticks(results, _preset_of(opened, preset), seed, sessions, samples=samples)
+        for form, pipeline in pipelines.items():
+            pipeline.set_prompt("a watercolour painting")
+            time_stages(results, pipeline, form, samples=samples)
+            time_frames(results, pipeline, form, samples=samples)
+            time_host(results, pipeline, form, samples=samples)
+            time_warm_up(results, pipeline, form, samples=min(samples, 20))
+            time_attention(results, pipeline, samples=samples)
+            results.write(out)
+    finally:
+        for pipeline in pipelines.values():
+            pipeline.close()
+    _show(results)
+    typer.echo(results.write(out))
+
+
+def _preset_of(bundle: Bundle, choice: PresetChoice) -> Preset:
+    spec = bundle.spec
+    return replace(
+        PRESETS[choice.value], width=spec.width, height=spec.height, dtype=spec.dtype, step_list=spec.step_list
+    )
+
+
+def _show(results: ResultsFile) -> None:
+    for entry in results.entries:
+        time_ms = "" if entry.p50_ms is None else f"{entry.p50_ms:.3f} ms"
+        error = "" if entry.checked_error is None else f"error {entry.checked_error:.1e}"
+        notes = json.dumps(entry.notes)[:160]
+        typer.echo(f"{entry.name:42} {entry.backend:22} {entry.form or '':6} {time_ms:>14} {error} {notes}")
+
+
+def _build(results: ResultsFile, bundle: Path, plans: Path, form: PlanForm) -> None:
+    gpu = require_gpu(0).compute_capability
+    flavour, _ = choose_flavour("auto", gpu)
+    opened = Bundle.open(bundle)
+    began = time.perf_counter()
+    stored = build_plans(opened, flavour, PlanStore(plans), BuildOptions(gpu, gpu, form))
+    seconds = time.perf_counter() - began
+    results.add_samples("startup/build", flavour.name, form, opened.spec, [seconds * 1000], bytes=stored.bytes)
+
+
+def _open_in_new_process(results: ResultsFile, bundle: Path, plans: Path, form: PlanForm) -> None:
+    """Open twice: the first time kernels are compiled and memory is measured, the second is any restart."""
+    spec = Bundle.open(bundle, ()).spec
+    for name in ("first_open", "restart"):
+        command = [sys.executable, "-c", _OPEN_FRESH, str(bundle), str(plans), form]
+        answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        results.add_samples(f"startup/{name}", BACKEND, form, spec, [answer.pop("seconds") * 1000])
+    results.add_figure("memory/session", BACKEND, form, spec, **answer)
+
+
+if __name__ == "__main__":
+    typer.run(bench_gpu)

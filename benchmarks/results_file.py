@@ -1,0 +1,161 @@
+"""The results of one GPU on one day: ``benchmarks/results/<gpu>-<date>.json``. Plots and tables read these alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from live2diff_trt.benchmarks.record import command_line, describe_machine, read_clocks
+from live2diff_trt.benchmarks.timing import MeasurementError, percentiles
+from live2diff_trt.bundle.spec import StreamSpec
+
+RESULTS_FOLDER = Path("benchmarks/results")
+"""From the repository's root."""
+
+_NAME = re.compile(r"unet_tick|frame|frame_latency|(stage|kernel|startup|memory)/[a-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure of one backend.
+
+    Attributes:
+        name: ``unet_tick``, ``frame``, ``frame_latency``, or what comes after ``stage/``, ``kernel/``, ``startup/``
+            or ``memory/``.
+        backend: who did the work, as in ``tensorrt-rtx`` or ``torch-graph``.
+        form: in which form, as in ``split``; None where the backend has one only.
+        steps, height, width, dtype: T, pixels and floating-point type of the stream; None where there was no stream.
+        p50_ms, p99_ms: of the samples; None where nothing was timed (``memory/…``): then the figure is in ``notes``.
+        samples: how many.
+        checked_error: largest deviation from the reference result of the run that was timed; None: not checked.
+        notes: whatever else is needed to read the figure, JSON values, with units in the names.
+        raw_ms: every sample, rounded to 4 digits.
+
+    Raises:
+        MeasurementError: the name is not one of these, or the error is not finite.
+    """
+
+    name: str
+    backend: str
+    form: str | None
+    steps: int | None
+    height: int | None
+    width: int | None
+    dtype: str | None
+    p50_ms: float | None
+    p99_ms: float | None
+    samples: int
+    checked_error: float | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    raw_ms: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise MeasurementError(
+                f"no entry is called {self.name!r}",
+                "Use unet_tick, frame, frame_latency, or stage/, kernel/, startup/ or memory/ and a lower-case name",
+            )
+        if self.checked_error is not None and not math.isfinite(self.checked_error):
+            raise MeasurementError(
+                f"{self.name} of {self.backend} computed what is not a number", "Mend the backend before timing it"
+            )
+
+
+class ResultsFile:
+    """Gathers entries and writes them. The machine is looked at when it is made, the clocks again when it is written.
+
+    Attributes:
+        entries: in the order in which they were added.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._machine = describe_machine()
+        self._date = datetime.now(timezone.utc).date().isoformat()
+        self._clocks_before = read_clocks()
+
+    @property
+    def file_name(self) -> str:
+        """``<gpu>-<date>.json``; the processor's name stands in where there is no GPU."""
+        gpu = self._machine["gpu"]
+        return f"{slug(gpu['name'] if gpu else self._machine['processor'])}-{self._date}.json"
+
+    def add_samples(
+        self,
+        name: str,
+        backend: str,
+        form: str | None,
+        spec: StreamSpec | None,
+        samples_ms: Sequence[float],
+        checked_error: float | None = None,
+        **notes: Any,
+    ) -> Entry:
+        """Add what was timed, and return it; raise MeasurementError where ``Entry`` or ``percentiles`` does."""
+        middle, late = percentiles(samples_ms)
+        entry = Entry(
+            name,
+            backend,
+            form,
+            **_describe_stream(spec),
+            p50_ms=round(middle, 4),
+            p99_ms=round(late, 4),
+            samples=len(samples_ms),
+            checked_error=checked_error,
+            notes=notes,
+            raw_ms=[round(float(sample), 4) for sample in samples_ms],
+        )
+        self.entries.append(entry)
+        return entry
+
+    def add_figure(self, name: str, backend: str, form: str | None, spec: StreamSpec | None, **notes: Any) -> Entry:
+        """Add what was not timed, bytes for example, and return it; raise MeasurementError where ``Entry`` does."""
+        entry = Entry(
+            name,
+            backend,
+            form,
+            **_describe_stream(spec),
+            p50_ms=None,
+            p99_ms=None,
+            samples=0,
+            checked_error=None,
+            notes=notes,
+        )
+        self.entries.append(entry)
+        return entry
+
+    def write(self, folder: Path = RESULTS_FOLDER) -> Path:
+        """Write all entries in one go and return the file's path. The file of the same GPU and day is replaced."""
+        environment = {
+            **self._machine,
+            "date": self._date,
+            "clocks_before": self._clocks_before,
+            "clocks_after": read_clocks(),
+        }
+        contents = {
+            "environment": environment,
+            "command": command_line(),
+            "entries": [asdict(entry) for entry in self.entries],
+        }
+        text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.file_name
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        return partial.replace(path)
+
+
+def slug(gpu_name: str) -> str:
+    """Return a name that may stand in a file's: ``NVIDIA H200`` → ``nvidia-h200``."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-")
+
+
+def _describe_stream(spec: StreamSpec | None) -> dict[str, Any]:
+    if spec is None:
+        return {"steps": None, "height": None, "width": None, "dtype": None}
+    return {"steps": spec.steps, "height": spec.height, "width": spec.width, "dtype": spec.dtype}

@@ -1,0 +1,54 @@
+"""Chooses who runs a bundle, and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.cli.choices import BackendOption
+from live2diff_trt.cli.console import messages
+from live2diff_trt.engine.errors import BackendError, GpuError, PlanStoreError
+from live2diff_trt.engine.flavour import choose_flavour
+from live2diff_trt.engine.gpu import detect_gpu
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.engine.store import PlanStore
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.stream import BackendOptions
+
+
+def choose_backend(
+    choice: BackendOption, bundle: Path, on_cpu: OnnxRuntimeOptions, on_gpu: TensorRTOptions
+) -> BackendOptions:
+    """Return the options of the backend that was named; for ``auto``, TensorRT's where its plans are, and say which.
+
+    A backend that was named is never replaced: opening it says what it lacks.
+    """
+    if choice is BackendOption.onnxruntime or on_cpu != OnnxRuntimeOptions():
+        return on_cpu
+    if choice is BackendOption.tensorrt:
+        return on_gpu
+    obstacle = _find_obstacle(bundle, on_gpu)
+    if obstacle is None:
+        messages.print("[dim]running by TensorRT[/]")
+        return on_gpu
+    messages.print(f"[dim]running by ONNX Runtime: {obstacle.problem}[/]", highlight=False)
+    return on_cpu
+
+
+def _find_obstacle(bundle: Path, on_gpu: TensorRTOptions) -> Live2DiffError | None:
+    """Return why TensorRT can't run a bundle here, or None."""
+    try:
+        gpu = detect_gpu(on_gpu.device)
+        if gpu is None:
+            return BackendError("there is no NVIDIA GPU", "Install one")
+        flavour, _ = choose_flavour(on_gpu.flavour, gpu.compute_capability)
+    except (BackendError, GpuError) as error:
+        return error
+    wanted = (flavour.name, flavour.version, gpu.compute_capability)
+    known = PlanStore(on_gpu.plans).find(Bundle.open(bundle, files=()).digest)
+    if wanted not in [(key.flavour, key.version, key.target) for key in known]:
+        return PlanStoreError(
+            "it was not built for this GPU; `live2diff-trt build` does that", "Build it with `live2diff-trt build`"
+        )
+    return None

@@ -1,0 +1,49 @@
+"""Values of options that several commands share, as the command line names them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from live2diff_trt.bundle.spec import FloatName
+
+
+class DtypeChoice(str, Enum):
+    """The dtypes."""
+
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+    @property
+    def float_name(self) -> FloatName:
+        """The dtype as a spec names it."""
+        return "float16" if self is DtypeChoice.fp16 else "float32"
+
+
+class FlavourOption(str, Enum):
+    """The flavours of TensorRT."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class FormOption(str, Enum):
+    """The forms of the UNet's plans."""
+
+    in_segments = "split"  # str has a method called split
+    whole = "whole"
+
+
+class BackendOption(str, Enum):
+    """Who runs a bundle."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+
+
+class ProviderChoice(str, Enum):
+    """ONNX Runtime's providers."""
+
+    cpu = "cpu"
+    cuda = "cuda"

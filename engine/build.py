@@ -1,0 +1,254 @@
+"""A bundle → the set of plans that one GPU streams with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.arena import arena_of
+from live2diff_trt.engine.errors import PlanBuildError, PlanStoreError
+from live2diff_trt.engine.flavour import ComputeCapability, Flavour, build_target, refuse_target
+from live2diff_trt.engine.plan_builder import PlanOptions, build_plan
+from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, POSITION_TABLES_FILE, Form, PlanKey, PlanManifest
+from live2diff_trt.engine.split import UNetSplit
+from live2diff_trt.engine.split_graph import cut_unet, load_position_tables
+from live2diff_trt.engine.store import PlanStore, StoredPlans, generator, record_files
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Which plans are built.
+
+    Attributes:
+        target: compute capability of the GPU that will run them.
+        gpu: compute capability of the GPU in this machine, or None.
+        form: the UNet as segments between attentions, or whole.
+        rows: R, rows of the UNet's plans; None takes the bundle's T.
+        refittable: the weights of the UNet can be replaced later; needs a GPU.
+    """
+
+    target: ComputeCapability
+    gpu: ComputeCapability | None = None
+    form: Form = "split"
+    rows: int | None = None
+    refittable: bool = False
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far a build is.
+
+    Attributes:
+        plan: its name. index: how many plans are finished. plans: how many there will be.
+        phase: what TensorRT does. done, steps: of that phase.
+    """
+
+    plan: str
+    index: int
+    plans: int
+    phase: str
+    done: int
+    steps: int
+
+
+OnProgress = Callable[[BuildProgress], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """What one plan is built from.
+
+    Attributes:
+        path: of the bundle's graph; weights lie beside it.
+        model: the graph, where it is not the file's own.
+        dimensions: values of its symbolic dimensions.
+        of_unet: whether it holds weights of the UNet.
+        channels_last: inputs and outputs that lie in memory as channels last.
+    """
+
+    name: str
+    path: Path
+    model: ModelProto | None = None
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    of_unet: bool = False
+    channels_last: frozenset[str] = frozenset()
+
+    def serialise(self) -> bytes:
+        """Return the graph, without the weights that lie beside it."""
+        if self.model is not None:
+            return self.model.SerializeToString()
+        try:
+            return onnx.load(self.path, load_external_data=False).SerializeToString()
+        except (DecodeError, OSError) as error:
+            raise BundleError(
+                f"{self.path} is not a readable ONNX graph ({error})",
+                "Export the bundle again with `live2diff-trt export`",
+            ) from error
+
+
+def plan_key(bundle: Bundle, flavour: Flavour, options: BuildOptions) -> PlanKey:
+    """Return the key of the plans that ``build_plans`` makes; raise PlanBuildError if rows are out of range."""
+    rows = bundle.spec.steps if options.rows is None else options.rows
+    if rows < 1:
+        raise PlanBuildError(f"plans for {rows} rows have nothing to compute", "Use --rows 1 or more")
+    return PlanKey(bundle.digest, flavour.name, flavour.version, options.target, options.form, rows, options.refittable)
+
+
+def build_plans(
+    bundle: Bundle,
+    flavour: Flavour,
+    store: PlanStore,
+    options: BuildOptions,
+    on_progress: OnProgress = lambda _: None,
+    *,
+    overwrite: bool = False,
+) -> StoredPlans:
+    """Build what a bundle needs to stream, or return it as it is if it was built before and is valid.
+
+    Args:
+        bundle: the opened bundle.
+        flavour: what builds.
+        store: where the plans go, complete or not at all.
+        options: which plans.
+        on_progress: called in the caller's thread. What it raises stops the build.
+        overwrite: build again, even if valid plans are there.
+
+    Raises:
+        PlanBuildError: if TensorRT refuses a graph, or the options can't be had.
+        PlanStoreError: if the plans can't be written.
+        FlavourError: if the flavour can't build for the target on this machine.
+        BundleError: if a graph is damaged.
+    """
+    key = plan_key(bundle, flavour, options)
+    if not overwrite and (found := _open_valid(store, key)) is not None:
+        return found
+    refuse_target(flavour, options.target, options.gpu)
+    started = time.perf_counter()
+    with store.writing(key, replace=overwrite) as folder:
+        split, networks = _collect_networks(bundle, key)
+        plans = {}
+        for index, network in enumerate(networks):
+            plan = _build(flavour, network, options, index, len(networks), on_progress)
+            plans[network.name] = f"{network.name}.plan"
+            _write(folder / plans[network.name], plan)
+        if split is not None:
+            _write_position_tables(folder, bundle, split)
+        manifest = PlanManifest(
+            key=key,
+            compiled_for=build_target(options.target) if flavour.is_rtx else options.target,
+            plans=plans,
+            files=record_files(folder),
+            split=None if split is None else split.to_json(),
+            arena=None if split is None else _plan_arena(bundle, split, key.rows),
+            build_seconds=round(time.perf_counter() - started, 2),
+            generator=generator(),
+        )
+        _write(folder / MANIFEST_FILE, manifest.to_text().encode())
+    return store.open(key)
+
+
+def _open_valid(store: PlanStore, key: PlanKey) -> StoredPlans | None:
+    try:
+        return store.open(key)
+    except PlanStoreError as error:
+        logger.info("building, because %s", error.problem)
+        return None
+
+
+def _collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, list[_Network]]:
+    """Return how the UNet is cut, in the split form, and all networks."""
+
+    def network(name: str, of_unet: bool = False, **dimensions: int) -> _Network:
+        return _Network(name, bundle.file(f"{name}.onnx"), dimensions=dimensions, of_unet=of_unet)
+
+    hoisted = [
+        network("prompt_kv", of_unet=True, rows=1, tokens=bundle.spec.prompt_tokens),
+        network("time_embed", of_unet=True, rows=1),
+        network("depth_embed", of_unet=True, frames=1),
+    ]
+    # A recording of the UNet alone comes without what surrounds it.
+    surrounding = {
+        "text_encoder": {"rows": 1},
+        "vae_encoder": {"frames": 1},
+        "depth": {"frames": 1},
+        "vae_decoder": {"frames": 1},
+    }
+    before = [
+        *(
+            _Network(name, bundle.file(f"{name}.onnx"), dimensions=sizes)
+            for name, sizes in surrounding.items()
+            if f"{name}.onnx" in bundle.manifest.files
+        ),
+        *hoisted,
+    ]
+    if key.form == "whole":
+        return None, [
+            *before,
+            network("unet_warmup", of_unet=True),
+            network("unet", of_unet=True, rows=key.rows),
+        ]
+    path = bundle.file("unet.onnx")
+    cut = cut_unet(path, bundle.spec, key.rows)
+    channels_last = frozenset(tensor.name for tensor in cut.split.tensors if tensor.channels_last)
+    segments = [
+        _Network(segment.name, path, model, of_unet=True, channels_last=channels_last)
+        for segment, model in zip(cut.split.segments, cut.models, strict=True)
+    ]
+    return cut.split, [*before, *segments]
+
+
+def _build(
+    flavour: Flavour, network: _Network, options: BuildOptions, index: int, plans: int, on_progress: OnProgress
+) -> bytes:
+    plan_options = PlanOptions(
+        target=options.target,
+        gpu=options.gpu,
+        dimensions=network.dimensions,
+        refittable=options.refittable and network.of_unet,
+        channels_last=network.channels_last,
+    )
+
+    def on_phase(phase: str, done: int, steps: int) -> None:
+        on_progress(BuildProgress(network.name, index, plans, phase, done, steps))
+
+    return build_plan(flavour, network.name, network.serialise(), network.path, plan_options, on_phase)
+
+
+def _write_position_tables(folder: Path, bundle: Bundle, split: UNetSplit) -> None:
+    tables = load_position_tables(bundle.file("unet.onnx"), split)
+    try:
+        np.savez(folder / POSITION_TABLES_FILE, **tables)  # type: ignore[arg-type] # names are those of initialisers
+    except OSError as error:
+        raise _not_written(folder / POSITION_TABLES_FILE, error) from error
+
+
+def _plan_arena(bundle: Bundle, split: UNetSplit, rows: int) -> dict[str, Any]:
+    """Plan room for the rows of a tick and for the warm-up frames, in chunks of ``rows``."""
+    spec = bundle.spec
+    return arena_of(split, rows, -(-max(spec.sink, spec.steps) // rows)).to_json()
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> PlanStoreError:
+    return PlanStoreError(
+        f"{path} can't be written ({error})", "Free space there, or choose another folder with --plans"
+    )

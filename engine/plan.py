@@ -1,0 +1,160 @@
+"""Plans on a GPU: deserialised, with one execution context each. TensorRT runs them on a stream; we own all memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from live2diff_trt.engine.errors import PlanError
+from live2diff_trt.engine.flavour import Flavour, make_logger
+
+logger = logging.getLogger(__name__)
+
+_BUILD_AGAIN = "Build the plans again with `live2diff-trt build BUNDLE --overwrite`"
+
+
+@dataclass(frozen=True)
+class PlanTensor:
+    """One input or output of a plan, of fixed shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    is_input: bool
+
+
+class Plan:
+    """One plan with its execution context.
+
+    Addresses are bound by name and stay bound. The scratch memory is the caller's: several plans that run one after
+    the other on one stream may share it.
+
+    Attributes:
+        name: as in the plan store.
+        tensors: inputs and outputs, by name.
+        scratch_bytes: device memory the plan needs while it runs.
+        weight_bytes: device memory its weights hold.
+    """
+
+    def __init__(self, name: str, engine: Any, context: Any, flavour: Flavour) -> None:
+        self.name = name
+        self.scratch_bytes = int(engine.device_memory_size_v2)
+        self.weight_bytes = int(engine.get_engine_stat(flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
+        self.tensors = {tensor.name: tensor for tensor in _describe_tensors(engine, flavour)}
+        self._engine = engine
+        self._context = context
+
+    def bind(self, tensor: str, address: int) -> None:
+        """Tell the plan where a tensor lies. What was enqueued before keeps the address it had.
+
+        Raises:
+            PlanError: if the plan has no such tensor, or refuses the address.
+        """
+        if tensor not in self.tensors or not self._context.set_tensor_address(tensor, address):
+            raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", _BUILD_AGAIN)
+
+    def use_scratch(self, address: int, size: int) -> None:
+        """Give the plan its scratch memory; raise PlanError if that is too small."""
+        if size < self.scratch_bytes:
+            raise PlanError(
+                f"the plan {self.name} needs {self.scratch_bytes} bytes of scratch memory, not {size}",
+                "Delete measured.json beside the plans, so that they are measured again",
+            )
+        self._context.set_device_memory(address, size)
+
+    def enqueue(self, stream: int) -> None:
+        """Run once on a CUDA stream (its handle), which may be capturing; raise PlanError if TensorRT refuses."""
+        if not self._context.execute_async_v3(stream):
+            raise PlanError(
+                f"TensorRT could not run the plan {self.name}", "The log above says why; run with --verbose"
+            )
+
+    def close(self) -> None:
+        """Let go of context and weights; closing twice is harmless."""
+        self._context = None
+        self._engine = None
+
+
+class PlanRuntime:
+    """Opens plans on the current device. RTX compiles a plan's kernels when it is opened, or finds them in its cache.
+
+    Args:
+        flavour: what the plans were built with.
+        runtime_cache: what ``serialise_cache`` gave in an earlier process, or None.
+    """
+
+    def __init__(self, flavour: Flavour, runtime_cache: bytes | None = None) -> None:
+        self._flavour = flavour
+        self._logger, self._messages = make_logger(flavour)
+        self._runtime = flavour.module.Runtime(self._logger)
+        self._saved_cache = runtime_cache
+        self._cache: Any = None
+        self._plans: list[Plan] = []
+
+    def open(self, name: str, plan: bytes) -> Plan:
+        """Deserialise a plan and make its execution context; raise PlanError, with TensorRT's words, if it refuses."""
+        self._messages.clear()
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise PlanError(f"TensorRT can't load the plan {name}: {self._messages.last()}", _BUILD_AGAIN)
+        context = engine.create_execution_context(self._configure(engine))
+        if context is None:
+            raise PlanError(
+                f"TensorRT can't make an execution context of the plan {name}: {self._messages.last()}", _BUILD_AGAIN
+            )
+        opened = Plan(name, engine, context, self._flavour)
+        self._plans.append(opened)
+        return opened
+
+    def serialise_cache(self) -> bytes | None:
+        """Return the kernels that were compiled so far, for the next process; None where nothing is compiled late."""
+        return None if self._cache is None else bytes(self._cache.serialize())
+
+    def close(self) -> None:
+        """Close every plan; closing twice is harmless."""
+        for plan in self._plans:
+            plan.close()
+        self._plans.clear()
+        self._cache = None
+        self._runtime = None
+
+    def __enter__(self) -> PlanRuntime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _configure(self, engine: Any) -> Any:
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(
+            self._flavour.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        if self._flavour.is_rtx:
+            if self._cache is None:
+                self._cache = self._make_cache(config)
+            config.set_runtime_cache(self._cache)
+        return config
+
+    def _make_cache(self, config: Any) -> Any:
+        cache = config.create_runtime_cache()
+        if self._saved_cache is not None and not cache.deserialize(self._saved_cache):
+            logger.warning("the saved runtime cache is not this TensorRT's; kernels are compiled again")
+        return cache
+
+
+def _describe_tensors(engine: Any, flavour: Flavour) -> list[PlanTensor]:
+    trt = flavour.module
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return [
+        PlanTensor(
+            name,
+            tuple(engine.get_tensor_shape(name)),
+            str(trt.nptype(engine.get_tensor_dtype(name)).__name__),
+            engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+        )
+        for name in names
+    ]

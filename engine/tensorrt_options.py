@@ -1,0 +1,34 @@
+"""How a bundle is streamed by TensorRT. Plain data: importing it needs neither TensorRT nor a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+FlavourChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
+PlanForm = Literal["split", "whole"]
+OutputPlace = Literal["host", "device"]
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """Which plans run, and where.
+
+    Attributes:
+        flavour: ``auto`` takes what can work on this GPU; a named one that can't is an error.
+        form: ``split`` reads the ring in place by our own kernels; ``whole`` is one plan a tick.
+        rows: row count R of the plans; None takes the best of those that were built.
+        refittable: plans whose weights can be exchanged.
+        device: number of the CUDA device.
+        plans: root of the plan store; None: the user's cache folder.
+        output: whether finished pictures are delivered as numpy arrays or stay on the device.
+    """
+
+    flavour: FlavourChoice = "auto"
+    form: PlanForm = "split"
+    rows: int | None = None
+    refittable: bool = False
+    device: int = 0
+    plans: Path | None = None
+    output: OutputPlace = "host"

@@ -1,0 +1,126 @@
+// The rows' latents: noised where a frame enters, and the step of the latent consistency model. A thread handles the
+// four elements of one block of noise, in every row.
+#include "half.cuh"
+#include "philox.cuh"
+#include "rows.cuh"
+#include "tick_parameters.cuh"
+
+constexpr int BLOCK_ELEMENTS = 4;
+
+__device__ inline int block_of_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+// A latent at the noise level of a step (DDPM, arXiv 2006.11239, eq. 4).
+__device__ inline float noised(const StepTable* steps, int step, float clean, float noise) {
+  return steps->sqrt_alpha[step] * clean + steps->sqrt_one_minus_alpha[step] * noise;
+}
+
+// The clean latent that a row's model output predicts (LCM, arXiv 2310.04378, eq. 9).
+__device__ inline float predicted(const StepTable* steps, int step, float sample, float model_output) {
+  const float clean = (sample - steps->sqrt_one_minus_alpha[step] * model_output) / steps->sqrt_alpha[step];
+  return steps->c_out[step] * clean + steps->c_skip[step] * sample;
+}
+
+template <typename T>
+__device__ void enter(
+    const T* latent, T* sample, const TickParameters* parameters, const StepTable* steps, int elements) {
+  if (parameters->rows[0].active == 0) return;
+  const Normals noise = standard_normals(block_of_thread(), parameters->seed, parameters->rows[0].frame, 0, ENTER);
+#pragma unroll
+  for (int inside = 0; inside < BLOCK_ELEMENTS; ++inside) {
+    const int element = block_of_thread() * BLOCK_ELEMENTS + inside;
+    if (element < elements) {
+      sample[element] = from_float<T>(noised(steps, 0, to_float(latent[element]), noise.values[inside]));
+    }
+  }
+}
+
+template <typename Clean, typename T>
+__device__ void enter_warm_up(
+    Rows<const Clean> clean, Rows<T> sample, const TickParameters* parameters, const StepTable* steps, int row,
+    int elements) {
+  const int frame = blockIdx.y;
+  const Clean* from = clean.row(frame);
+  T* to = sample.row(frame);
+  const Normals noise = standard_normals(block_of_thread(), parameters->seed, frame, row, WARM_UP);
+#pragma unroll
+  for (int inside = 0; inside < BLOCK_ELEMENTS; ++inside) {
+    const int element = block_of_thread() * BLOCK_ELEMENTS + inside;
+    if (element < elements) {
+      to[element] = from_float<T>(noised(steps, row, to_float(from[element]), noise.values[inside]));
+    }
+  }
+}
+
+// From the last row to the first: a row is overwritten by the one before it, after it was read.
+template <typename T>
+__device__ void lcm_step(
+    Rows<T> sample, Rows<const T> model_output, Rows<float> x0, T* finished, const TickParameters* parameters,
+    const StepTable* steps, int rows, int elements) {
+  for (int row = rows - 1; row >= 0; --row) {
+    const RowParameters& here = parameters->rows[row];
+    const bool last = row == rows - 1;
+    const bool moves_on = !last && here.active != 0;
+    Normals noise{};
+    if (moves_on) noise = standard_normals(block_of_thread(), parameters->seed, here.frame, row + 1, RENOISE);
+    const T* from = sample.row(row);
+    const T* output = model_output.row(row);
+    T* to = last ? finished : sample.row(row + 1);
+    float* clean = x0.row(row);
+#pragma unroll
+    for (int inside = 0; inside < BLOCK_ELEMENTS; ++inside) {
+      const int element = block_of_thread() * BLOCK_ELEMENTS + inside;
+      if (element >= elements) continue;
+      const float value = predicted(steps, row, to_float(from[element]), to_float(output[element]));
+      clean[element] = value;
+      if (last) to[element] = from_float<T>(value);
+      if (moves_on) to[element] = from_float<T>(noised(steps, row + 1, value, noise.values[inside]));
+    }
+  }
+}
+
+template <typename T>
+__device__ void lcm_step_warm_up(
+    Rows<const T> sample, Rows<const T> model_output, Rows<float> x0, Rows<T> finished, const StepTable* steps, int row,
+    int elements) {
+  const int frame = blockIdx.y;
+  const int element = block_of_thread();
+  if (element >= elements) return;
+  const float from = to_float(sample.row(frame)[element]);
+  const float value = predicted(steps, row, from, to_float(model_output.row(frame)[element]));
+  x0.row(frame)[element] = value;
+  finished.row(frame)[element] = from_float<T>(value);
+}
+
+#define LATENTS(name, T)                                                                                          \
+  extern "C" __global__ void enter_##name(                                                                        \
+      const T* latent, T* sample, const TickParameters* parameters, const StepTable* steps, int elements) {       \
+    enter<T>(latent, sample, parameters, steps, elements);                                                        \
+  }                                                                                                               \
+  extern "C" __global__ void enter_warm_up_##name(                                                                \
+      ROWS(const T, clean), ROWS(T, sample), int chunk_rows, const TickParameters* parameters,                    \
+      const StepTable* steps, int row, int elements) {                                                            \
+    enter_warm_up<T, T>(                                                                                          \
+        AS_ROWS(const T, clean, elements), AS_ROWS(T, sample, elements), parameters, steps, row, elements);       \
+  }                                                                                                               \
+  extern "C" __global__ void enter_warm_up_from_x0_##name(                                                        \
+      ROWS(const float, clean), ROWS(T, sample), int chunk_rows, const TickParameters* parameters,                \
+      const StepTable* steps, int row, int elements) {                                                            \
+    enter_warm_up<float, T>(                                                                                      \
+        AS_ROWS(const float, clean, elements), AS_ROWS(T, sample, elements), parameters, steps, row, elements);   \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_##name(                                                                     \
+      ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), int chunk_rows, T* finished,                 \
+      const TickParameters* parameters, const StepTable* steps, int rows, int elements) {                         \
+    lcm_step<T>(                                                                                                  \
+        AS_ROWS(T, sample, elements), AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements),     \
+        finished, parameters, steps, rows, elements);                                                             \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_warm_up_##name(                                                             \
+      ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished), int chunk_rows,     \
+      const StepTable* steps, int row, int elements) {                                                            \
+    lcm_step_warm_up<T>(                                                                                          \
+        AS_ROWS(const T, sample, elements), AS_ROWS(const T, model_output, elements),                             \
+        AS_ROWS(float, x0, elements), AS_ROWS(T, finished, elements), steps, row, elements);                      \
+  }
+
+FOR_EACH_ELEMENT_TYPE(LATENTS)

@@ -1,0 +1,20 @@
+// Tensors whose first axis lies in chunks: dense inside a chunk, and each chunk a stride from the last one. All such
+// tensors of a launch have the same number of rows in a chunk.
+#pragma once
+
+template <typename T>
+struct Rows {
+  T* base;
+  long long chunk_stride;  // in elements
+  long long row_elements;
+  int chunk_rows;
+
+  __device__ T* row(int index) const {
+    return base + (index / chunk_rows) * chunk_stride + (index % chunk_rows) * row_elements;
+  }
+};
+
+// How an entry point takes such a tensor, and how its body sees it. The entry point also takes `int chunk_rows`.
+#define ROWS(T, name) T *name##_base, long long name##_chunk_stride
+#define AS_ROWS(T, name, row_elements) \
+  Rows<T> { name##_base, name##_chunk_stride, row_elements, chunk_rows }

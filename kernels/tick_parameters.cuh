@@ -1,0 +1,39 @@
+// What changes from tick to tick. The same structure as TICK_PARAMETERS in tick_parameters.py; a test compares them.
+#pragma once
+
+constexpr int MAXIMUM_ROWS = 8;
+constexpr int WINDOW = 16;
+constexpr int SINK = 8;
+
+struct RowParameters {
+  int active;      // 1 where the row holds a real frame: only then is a slot written
+  int frame;       // its index in the stream, for its noise
+  int position;    // of the row's own frame
+  int write_slot;  // where its keys and values belong; hidden in this tick
+  int past_position[WINDOW];
+  int visible[WINDOW];
+};
+
+struct TickParameters {
+  unsigned long long seed;
+  unsigned long long source;  // device address of the picture that came in, uint8 [source_height, source_width, 3]
+  long long source_row_bytes;
+  int source_width;
+  int source_height;
+  int crop_left;
+  int crop_top;
+  int crop_width;
+  int crop_height;
+  RowParameters rows[MAXIMUM_ROWS];
+};
+
+static_assert(sizeof(RowParameters) == 144, "tick_parameters.py has another layout");
+static_assert(sizeof(TickParameters) == 1200, "tick_parameters.py has another layout");
+
+// The constants of the denoising steps, float32 [4, MAXIMUM_ROWS] in this order.
+struct StepTable {
+  float sqrt_alpha[MAXIMUM_ROWS];
+  float sqrt_one_minus_alpha[MAXIMUM_ROWS];
+  float c_skip[MAXIMUM_ROWS];
+  float c_out[MAXIMUM_ROWS];
+};

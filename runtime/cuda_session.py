@@ -1,0 +1,144 @@
+"""Opens a stream on a GPU: finds its plans, computes its memory, and only then allocates, loads and captures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from cuda.core import Device
+
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.errors import BackendError, PlanStoreError
+from live2diff_trt.engine.flavour import Flavour, choose_flavour
+from live2diff_trt.engine.gpu import Gpu, detect_gpu
+from live2diff_trt.engine.plan_manifest import PlanKey
+from live2diff_trt.engine.store import PlanStore, StoredPlans
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.kernels.tick_parameters import SINK, WINDOW
+from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
+from live2diff_trt.runtime.device_frames import FrameExchange
+from live2diff_trt.runtime.device_memory_use import free_memory, has_context
+from live2diff_trt.runtime.device_stages import DeviceStages
+from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
+from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.tick import Tick
+from live2diff_trt.runtime.unet_session import UNetSession, measure_plans, open_unet
+
+logger = logging.getLogger(__name__)
+
+
+def open_cuda_pipeline(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, seed: int) -> CudaPipeline:
+    """Open a stream on a GPU, ready for its first frame but for the prompt.
+
+    Raises:
+        BackendError: if there is no GPU, or no flavour of TensorRT that works on it.
+        PlanStoreError: if the bundle has no plans for this GPU, or they are damaged.
+        DeviceMemoryError: if the session would not fit; nothing was allocated then.
+        SpecError: if the stream's window is not the one the kernels are compiled for.
+    """
+    flavour, gpu, stored = find_plans(bundle, spec, options)
+    return open_session(bundle, spec, stored, flavour, gpu, options, seed)
+
+
+def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
+    """Choose the flavour for this GPU, and among the plans that were built for it those that suit the stream best."""
+    gpu = require_gpu(options.device)
+    flavour, reason = choose_flavour(options.flavour, gpu.compute_capability)
+    logger.info("%s %s: %s", flavour.name, flavour.version, reason)
+    store = PlanStore(options.plans)
+    wanted = PlanKey(
+        bundle.digest,
+        flavour.name,
+        flavour.version,
+        gpu.compute_capability,
+        options.form,
+        options.rows or spec.steps,
+        options.refittable,
+    )
+    return flavour, gpu, store.open(_best_key(wanted, store.find(bundle.digest), options.rows is not None))
+
+
+def open_session(
+    bundle: Bundle,
+    spec: StreamSpec,
+    stored: StoredPlans,
+    flavour: Flavour,
+    gpu: Gpu,
+    options: TensorRTOptions,
+    seed: int,
+) -> CudaPipeline:
+    """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
+    _check_window(spec)
+    facts = stored.facts(gpu)
+    fresh_context = not has_context(options.device)
+    free_before = free_memory(options.device)
+    Device(options.device).set_current()
+    measured = facts.load_measured()
+    if "scratch_bytes" not in measured:
+        measured = measure_plans(stored, flavour, facts)
+    estimate = estimate_session(spec, stored, measured)
+    estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
+    logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
+
+    started = time.perf_counter()
+    unet = open_unet(spec, stored, flavour, facts, max(measured["scratch_bytes"].values()), options.device)
+    try:
+        pipeline = CudaPipeline(_surround(unet, bundle, spec, options), spec, seed)
+    except BaseException:
+        unet.close()
+        raise
+    logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
+    if fresh_context and "overhead_bytes" not in measured:
+        overhead = free_before - free_memory(options.device) - estimate.allocated
+        facts.save_measured({**measured, "overhead_bytes": overhead})
+    return pipeline
+
+
+def _surround(session: UNetSession, bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> SessionParts:
+    """Add what makes a stream of a UNet: autoencoder and depth, the tick's order, the way in and out."""
+    memory, constants = session.memory, session.constants
+    stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.parameters)
+    tick = Tick(session.kernels, spec, stages, session.unet, constants)
+    exchange = FrameExchange(memory, constants.parameters, stages.output, options.output)
+    return SessionParts(session, PromptTokenizer(bundle), stages, tick, exchange)
+
+
+def estimate_for(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> MemoryEstimate | None:
+    """Return what a session would take, or None where its plans were never opened on this GPU."""
+    _, gpu, stored = find_plans(bundle, spec, options)
+    measured = stored.facts(gpu).load_measured()
+    return estimate_session(spec, stored, measured) if "scratch_bytes" in measured else None
+
+
+def require_gpu(device_id: int) -> Gpu:
+    """Return the GPU; raise BackendError where there is none."""
+    gpu = detect_gpu(device_id)
+    if gpu is None:
+        raise BackendError(
+            "there is no NVIDIA GPU with a driver in this machine", "Run on the CPU with --backend onnxruntime"
+        )
+    return gpu
+
+
+def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -> PlanKey:
+    """Return the plans to open: those with a row per step; else those that leave the fewest rows idle."""
+    same = [
+        key
+        for key in known
+        if (key.flavour, key.version, key.target, key.form, key.refittable)
+        == (wanted.flavour, wanted.version, wanted.target, wanted.form, wanted.refittable)
+    ]
+    if rows_are_fixed or not same:
+        return wanted
+    return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
+
+
+def _check_window(spec: StreamSpec) -> None:
+    if (spec.window, spec.sink) != (WINDOW, SINK):
+        raise PlanStoreError(
+            f"the CUDA kernels are for a window of {WINDOW} frames, {SINK} of them a sink; this bundle has "
+            f"{spec.window} and {spec.sink}",
+            "Run it with --backend onnxruntime",
+        )

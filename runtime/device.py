@@ -1,0 +1,153 @@
+"""The GPU of one session: its stream, and every allocation on it. Whoever needs memory gets a view; this owns it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from cuda.bindings import driver
+from cuda.core import Buffer, Device, LegacyPinnedMemoryResource, Stream
+from numpy.typing import NDArray
+
+from live2diff_trt.engine.errors import BackendError
+from live2diff_trt.kernels.device_tensor import DeviceTensor
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+
+class DeviceMemory:
+    """All device memory of one session, and the stream on which everything of it happens.
+
+    Attributes:
+        device: the CUDA device, current in the thread that opened the session.
+        stream: a non-blocking stream of the session's own.
+        allocated: purpose → bytes, of everything that was allocated.
+    """
+
+    def __init__(self, device_id: int = 0) -> None:
+        self.device = Device(device_id)
+        self.device.set_current()
+        self.stream: Stream = self.device.create_stream()
+        self.allocated: dict[str, int] = {}
+        self._buffers: dict[int, Buffer] = {}
+
+    @property
+    def device_id(self) -> int:
+        """The device's number."""
+        return self.device.device_id
+
+    def allocate(self, purpose: str, size: int) -> int:
+        """Return the address of ``size`` zeroed bytes, 256-byte aligned; they live as long as the session."""
+        buffer = self.device.allocate(size, stream=self.stream)
+        buffer.fill(0, stream=self.stream)
+        address = int(buffer.handle)
+        self._buffers[address] = buffer
+        self.allocated[purpose] = self.allocated.get(purpose, 0) + size
+        logger.debug("%s: %.1f MB on device %d", purpose, size / 1e6, self.device_id)
+        return address
+
+    def release(self, purpose: str, address: int) -> None:
+        """Free an allocation before the session ends, once all work enqueued so far is done with it."""
+        buffer = self._buffers.pop(address)
+        self.allocated[purpose] -= buffer.size
+        buffer.close(self.stream)
+
+    def free_bytes(self) -> int:
+        """Return what is free on the device, in bytes."""
+        free, _ = checked(driver.cuMemGetInfo())
+        return int(free)
+
+    def upload(self, tensor: DeviceTensor, values: Array) -> None:
+        """Copy a host array into a dense tensor of the same size, and wait for it: not for use inside a tick."""
+        values = np.ascontiguousarray(values, tensor.dtype)
+        checked(driver.cuMemcpyHtoDAsync(tensor.address, values.ctypes.data, values.nbytes, self.stream.handle))
+        self.stream.sync()
+
+    def download(self, tensor: DeviceTensor) -> Array:
+        """Wait for all work and copy a tensor to the host, chunk by chunk: not for use inside a tick."""
+        values = np.empty(tensor.shape, tensor.dtype)
+        for row in range(tensor.shape[0] if tensor.chunk_rows else 0):
+            self._download_into(values[row], tensor.row(row).address)
+        if not tensor.chunk_rows:
+            self._download_into(values, tensor.address)
+        self.stream.sync()
+        return values
+
+    def _download_into(self, values: Array, address: int) -> None:
+        checked(driver.cuMemcpyDtoHAsync(values.ctypes.data, address, values.nbytes, self.stream.handle))
+
+    def close(self) -> None:
+        """Wait for the stream and free everything; closing twice is harmless."""
+        if self._buffers:
+            self.device.set_current()
+            self.stream.sync()
+        for buffer in self._buffers.values():
+            buffer.close(self.stream)
+        self._buffers.clear()
+
+    def __enter__(self) -> DeviceMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PinnedArray:
+    """A host array that the GPU reads and writes without a detour.
+
+    Attributes:
+        array: uint8 [bytes], valid until ``close``.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._buffer = LegacyPinnedMemoryResource().allocate(size)
+        address = int(self._buffer.handle)
+        self.address = address
+        self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def close(self) -> None:
+        """Free the memory; closing twice is harmless."""
+        self._buffer.close()
+
+
+def copy_on_device(stream: Stream, target: DeviceTensor, source: DeviceTensor) -> None:
+    """Copy a dense tensor to another of the same size, in the stream's order."""
+    checked(driver.cuMemcpyDtoDAsync(target.address, source.address, dense_bytes(source), stream.handle))
+
+
+def copy_to_device(stream: Stream, address: int, pinned: PinnedArray, size: int) -> None:
+    """Copy the first ``size`` bytes of a pinned array to the device, in the stream's order."""
+    checked(driver.cuMemcpyHtoDAsync(address, pinned.address, size, stream.handle))
+
+
+def copy_to_host(stream: Stream, pinned: PinnedArray, tensor: DeviceTensor) -> None:
+    """Copy a dense tensor into a pinned array, in the stream's order."""
+    checked(driver.cuMemcpyDtoHAsync(pinned.address, tensor.address, dense_bytes(tensor), stream.handle))
+
+
+def fill_with_zeros(stream: Stream, address: int, size: int) -> None:
+    """Zero device memory, in the stream's order."""
+    checked(driver.cuMemsetD8Async(address, 0, size, stream.handle))
+
+
+def dense_bytes(tensor: DeviceTensor) -> int:
+    """Bytes of a tensor whose rows lie densely."""
+    return tensor.shape[0] * tensor.row_bytes if tensor.shape else tensor.item_bytes
+
+
+def checked(answer: tuple[Any, ...]) -> Any:
+    """Return what a driver call gave; raise BackendError with the driver's own name of the error."""
+    error, *values = answer
+    if error != driver.CUresult.CUDA_SUCCESS:
+        raise BackendError(
+            f"CUDA failed with {error.name}",
+            "Free device memory if that is what it says; else look at `live2diff-trt doctor`",
+        )
+    return values[0] if len(values) == 1 else values

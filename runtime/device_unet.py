@@ -1,0 +1,55 @@
+"""What the tick asks of the causal UNet on the device, whichever form its plans have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cuda.core import Stream
+
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
+
+
+@dataclass(frozen=True)
+class UNetRows:
+    """What one pass of the UNet reads and writes, rows in chunks of what a plan takes.
+
+    Attributes:
+        sample: [rows, channels, height, width], the stream's dtype; an input.
+        depth_features: [rows, depth channels, height, width]; an input.
+        model_output: as sample; valid until the next pass.
+    """
+
+    sample: DeviceTensor
+    depth_features: DeviceTensor
+    model_output: DeviceTensor
+
+
+class DeviceUNet(Protocol):
+    """One form of the UNet. Its passes are enqueued on a stream, which may be capturing.
+
+    Attributes:
+        tick_rows: T rows, each another frame at another step.
+        warm_up_rows: the warm-up frames. Both may share memory: warm-up forgets the rows of the stream.
+    """
+
+    tick_rows: UNetRows
+    warm_up_rows: UNetRows
+
+    def tick(self, stream: Stream) -> None:
+        """Run all rows over the ring; the new slots are written into it in place."""
+
+    def warm_up(self, stream: Stream, step: int) -> None:
+        """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
+
+
+def row_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:
+    """Return where the UNet's inputs of ``rows`` rows lie, in chunks."""
+    return BlockLayout(
+        {
+            "sample": TensorLayout((rows, *spec.latent_shape), spec.dtype, chunk_rows),
+            "depth_features": TensorLayout((rows, *spec.depth_features_shape), spec.dtype, chunk_rows),
+        }
+    )

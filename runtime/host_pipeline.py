@@ -1,0 +1,98 @@
+"""The pipeline of ONNX Runtime: host arrays, one picture at a time, nothing left pending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.kernels import reference
+from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
+from live2diff_trt.runtime.frame import Image, check_image
+from live2diff_trt.runtime.kv_ring import Array
+from live2diff_trt.runtime.onnx_network import OnnxNetwork
+from live2diff_trt.runtime.pipeline import Submitted
+from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.stages import Stages
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyPictures:
+    """Pictures that are complete already."""
+
+    pictures: Sequence[Image]
+
+    def wait(self) -> Sequence[Image]:
+        """Return them; the receiver owns them."""
+        return self.pictures
+
+
+class HostPipeline:
+    """One stream through a bundle's graphs."""
+
+    def __init__(self, bundle: Bundle, spec: StreamSpec, options: OnnxRuntimeOptions, seed: int) -> None:
+        graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
+        self.spec = spec
+        self._tokenizer = PromptTokenizer(bundle)
+        self._text_encoder = graphs.open("text_encoder")
+        self._stages = Stages(graphs, spec)
+        self._network = OnnxNetwork(graphs, spec)
+        self._denoiser = Denoiser(spec, self._network, PhiloxNoise(seed, spec.latent_shape))
+        self._gathered: list[Array] = []
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were submitted and have not left."""
+        return self._denoiser.in_flight
+
+    def set_prompt(self, prompt: str) -> None:
+        """Change the prompt; it acts from the next tick on."""
+        ids = self._tokenizer.tokenize(prompt)
+        self._network.set_prompt(self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"])
+
+    def gather(self, frame: int, image: Any) -> None:
+        """Take one of the first frames; it is read before this returns."""
+        del self._gathered[frame:]
+        self._gathered.append(self._see(image))
+
+    def warm_up(self, frames: int) -> ReadyPictures:
+        """Denoise the gathered frames together; a short clip repeats its last one."""
+        pictures, self._gathered = self._gathered, []
+        missing = self.spec.sink - frames
+        latents = [self._stages.encode(picture) for picture in pictures]
+        depth_maps = reference.depth_normalise(np.stack([self._stages.estimate_depth(picture) for picture in pictures]))
+        depth_latents = [self._stages.encode_depth(depth_map) for depth_map in depth_maps]
+        predictions = self._denoiser.warm_up(
+            np.stack(latents + latents[-1:] * missing), np.stack(depth_latents + depth_latents[-1:] * missing)
+        )
+        return self._decode(predictions[-1].x0[:frames])
+
+    def tick(self, frame: int | None, image: Any) -> Submitted:
+        """Take one frame, or none while draining, and move every frame one step on."""
+        if frame is not None:
+            picture = self._see(image)
+            depth_map = reference.depth_normalise(self._stages.estimate_depth(picture))
+            self._denoiser.enter(frame, self._stages.encode(picture), self._stages.encode_depth(depth_map))
+        tick = self._denoiser.tick()
+        finished = tick.prediction.x0[-1:] if tick.finished is not None else tick.prediction.x0[:0]
+        return Submitted(tick.finished, self._decode(finished))
+
+    def reset(self) -> None:
+        """Forget every frame."""
+        self._gathered.clear()
+        self._denoiser.reset()
+
+    def close(self) -> None:
+        """Let go of graphs and caches; closing twice is harmless."""
+        self.__dict__.clear()
+
+    def _see(self, image: Any) -> Array:
+        return reference.preprocess(check_image(image), self.spec.width, self.spec.height)
+
+    def _decode(self, x0: Array) -> ReadyPictures:
+        return ReadyPictures([reference.postprocess(self._stages.decode(latent)) for latent in x0])

@@ -1,0 +1,100 @@
+"""What a session will take of a GPU's memory, before anything of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.store import StoredPlans
+from live2diff_trt.runtime.device_conditions import condition_layouts
+from live2diff_trt.runtime.device_frames import SOURCE_BYTES
+from live2diff_trt.runtime.device_ring import ring_layout, table_layout
+from live2diff_trt.runtime.device_stages import stage_layout
+from live2diff_trt.runtime.device_unet import row_layout
+from live2diff_trt.runtime.errors import DeviceMemoryError
+from live2diff_trt.runtime.split_unet import tables_layout
+from live2diff_trt.runtime.tick import constants_layout
+from live2diff_trt.runtime.whole_unet import whole_parts
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """The memory of one session, in bytes.
+
+    Attributes:
+        parts: purpose → bytes of what the session allocates or has TensorRT allocate.
+        overhead: of the driver, its context and the loaded kernels; measured once for each flavour and GPU.
+    """
+
+    parts: Mapping[str, int]
+    overhead: int
+
+    @property
+    def allocated(self) -> int:
+        """Bytes without the overhead."""
+        return sum(self.parts.values())
+
+    @property
+    def total(self) -> int:
+        """By how much the GPU's free memory falls."""
+        return self.allocated + self.overhead
+
+    def describe(self) -> str:
+        """Return the breakdown, largest first."""
+        parts = sorted({**self.parts, "driver and kernels": self.overhead}.items(), key=lambda part: -part[1])
+        return ", ".join(f"{purpose} {size / 1e6:,.0f} MB" for purpose, size in parts if size >= 500_000)
+
+    def refuse_unless_free(self, free: int, spec: StreamSpec, *, overhead_is_there: bool) -> None:
+        """Raise DeviceMemoryError, with the breakdown, unless ``free`` bytes are enough.
+
+        Args:
+            free: on the device, in bytes.
+            spec: the stream.
+            overhead_is_there: whether the process has its context already, so that ``free`` is without it.
+        """
+        needed = self.allocated if overhead_is_there else self.total
+        if needed <= free:
+            return
+        raise DeviceMemoryError(
+            f"{spec.width}x{spec.height} with T = {spec.steps} takes {needed / 1e9:.2f} GB of GPU memory, "
+            f"{free / 1e9:.2f} GB are free: {self.describe()}",
+            "Use fewer steps (--step-list), export a smaller --size, or end what else runs on that GPU",
+        )
+
+
+def estimate_session(spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any]) -> MemoryEstimate:
+    """Add up what opening a session allocates, from the layouts that the session itself uses.
+
+    Args:
+        spec: the stream.
+        stored: the plans.
+        measured: what the first opening on this GPU found out about them.
+    """
+    rows = stored.manifest.key.rows
+    in_chunks = -(-spec.steps // rows) * rows
+    warm_up_rows = rows if stored.split is not None else spec.sink
+    parts = {
+        "weights": sum(measured["weight_bytes"].values()),
+        "scratch": max(measured["scratch_bytes"].values()),
+        "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
+        "conditions": sum(layout.nbytes for layout in condition_layouts(spec, rows, warm_up_rows)),
+        "pictures": stage_layout(spec).nbytes,
+        "constants": constants_layout().nbytes,
+        "source picture": SOURCE_BYTES,
+        **_unet_parts(spec, stored, rows),
+    }
+    return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
+
+
+def _unet_parts(spec: StreamSpec, stored: StoredPlans, rows: int) -> dict[str, int]:
+    split, arena = stored.split, stored.arena
+    if split is None or arena is None:
+        return whole_parts(spec, rows)
+    tables = tables_layout(stored.position_tables(), spec)
+    return {
+        "arena": arena.bytes,
+        "rows": row_layout(spec, spec.sink, rows).nbytes,
+        "position tables": tables.nbytes,
+    }

@@ -1,0 +1,61 @@
+"""What a stream asks of a backend: pictures in, pictures out. Which frame is where is known without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from live2diff_trt.bundle.spec import StreamSpec
+
+
+class Pending(Protocol):
+    """Pictures that are being made."""
+
+    def wait(self) -> Sequence[Any]:
+        """Return them, uint8 RGB [height, width, 3] at the stream's size, once they are complete."""
+
+
+@dataclass(frozen=True, eq=False)
+class Submitted:
+    """A tick on its way.
+
+    Attributes:
+        finished: index of the frame that leaves with it, or None.
+        pending: its picture, if there is one.
+    """
+
+    finished: int | None
+    pending: Pending
+
+
+class Pipeline(Protocol):
+    """One stream of one backend.
+
+    Frames are counted from 0. The first ``spec.sink`` ones are gathered, then warm up together; every later one is
+    submitted with a tick. ``reset`` begins anew.
+    """
+
+    spec: StreamSpec
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were submitted and have not left."""
+
+    def set_prompt(self, prompt: str) -> None:
+        """Change the prompt; it acts from the next tick on."""
+
+    def gather(self, frame: int, image: Any) -> None:
+        """Take one of the first frames, uint8 [any height, any width, 3]; raise FrameError if it is something else."""
+
+    def warm_up(self, frames: int) -> Pending:
+        """Denoise the ``frames`` that were gathered, the last one repeated where there are fewer than the sink."""
+
+    def tick(self, frame: int | None, image: Any) -> Submitted:
+        """Take one frame, or none while draining, and move every frame one step on."""
+
+    def reset(self) -> None:
+        """Forget every frame."""
+
+    def close(self) -> None:
+        """Let go of everything; closing twice is harmless."""

@@ -1,0 +1,147 @@
+"""The whole form: one plan a tick, which reads the ring and hands out new slots; a kernel writes them into the ring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from cuda.core import Stream
+
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.plan import Plan
+from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.kernels.launchers import Kernels
+from live2diff_trt.kernels.window import SLOT_COPY, NewSlots, slot_copies
+from live2diff_trt.runtime.device import DeviceMemory
+from live2diff_trt.runtime.device_conditions import DeviceConditions
+from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
+from live2diff_trt.runtime.device_ring import SIDES, DeviceKvRing
+from live2diff_trt.runtime.device_unet import UNetRows, row_layout
+
+Named = dict[str, DeviceTensor]
+
+
+class WholeUNet:
+    """The UNet as one plan for a tick and one for warm-up. Owner of the rows, the window's tensors and the new slots.
+
+    Args:
+        memory: where to allocate.
+        plans: holds ``unet`` and ``unet_warmup``.
+        rows: R, the fixed row count of ``unet``.
+        ring: read by the plan where it lies, in whole chunks of R rows; written by kernels.
+        conditions: what is hoisted.
+        parameters: the tick's parameters on the device, uint8.
+    """
+
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        plans: Mapping[str, Plan],
+        kernels: Kernels,
+        spec: StreamSpec,
+        rows: int,
+        ring: DeviceKvRing,
+        conditions: DeviceConditions,
+        parameters: DeviceTensor,
+    ) -> None:
+        self._plans = plans
+        self._kernels = kernels
+        self._spec = spec
+        self._chunks = -(-spec.steps // rows)
+        self._ring = ring
+        self._conditions = conditions
+        self._parameters = parameters
+        self._tick, self._warm_up = _place_rows(memory, spec, rows)
+        window = window_layout(spec, rows)
+        self._window = window.at(memory.allocate("rows", window.nbytes), memory.device_id)
+        self._tick_copies = self._upload_copies(memory, self._tick)
+        self._warm_up_copies = self._upload_copies(memory, self._warm_up)
+        self.tick_rows = _rows_of(self._tick)
+        self.warm_up_rows = _rows_of(self._warm_up)
+
+    def tick(self, stream: Stream) -> None:
+        """Run all rows over the ring; the new slots are written into it in place."""
+        self._kernels.window_inputs(stream, **self._window, parameters=self._parameters)
+        for chunk in range(self._chunks):
+            addresses = {name: tensor.chunk(chunk).address for name, tensor in {**self._tick, **self._window}.items()}
+            self._run(stream, "unet", {**addresses, **self._past(chunk), **self._conditions.tick_inputs(chunk)})
+        self._kernels.scatter_slots(
+            stream, copies=self._tick_copies, rows=self._spec.steps, parameters=self._parameters
+        )
+
+    def warm_up(self, stream: Stream, step: int) -> None:
+        """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
+        addresses = {name: tensor.address for name, tensor in self._warm_up.items()}
+        self._run(stream, "unet_warmup", {**addresses, **self._conditions.warm_up_inputs(step)})
+        self._kernels.scatter_sink(stream, copies=self._warm_up_copies, row=step)
+
+    def _run(self, stream: Stream, name: str, addresses: Mapping[str, int]) -> None:
+        plan = self._plans[name]
+        for tensor in plan.tensors:
+            plan.bind(tensor, addresses[tensor])
+        plan.enqueue(int(stream.handle))
+
+    def _past(self, chunk: int) -> dict[str, int]:
+        """Return where the plan reads the caches of a chunk's rows: in the ring itself."""
+        first = chunk * self._tick["sample"].rows_per_chunk
+        return {
+            f"past_{side}.{cache.name}": self._ring.past(side, cache.name).row(first).address
+            for cache in self._spec.kv_caches
+            for side in SIDES
+        }
+
+    def _upload_copies(self, memory: DeviceMemory, rows: Named) -> DeviceTensor:
+        new = [
+            NewSlots(rows[f"new_{side}.{cache.name}"], self._ring.row_addresses(side, cache.name))
+            for cache in self._spec.kv_caches
+            for side in SIDES
+        ]
+        layout = copies_layout(self._spec)
+        copies = layout.at(memory.allocate("rows", layout.nbytes), memory.device_id)
+        memory.upload(copies, slot_copies(new).view(np.uint8))
+        return copies
+
+
+def _place_rows(memory: DeviceMemory, spec: StreamSpec, rows: int) -> tuple[Named, Named]:
+    """Give a tick's rows and the warm-up's the same memory: warm-up forgets the rows of the stream."""
+    tick, warm_up = whole_layout(spec, spec.steps, rows), whole_layout(spec, spec.sink, spec.sink)
+    address = memory.allocate("rows", max(tick.nbytes, warm_up.nbytes))
+    return tick.at(address, memory.device_id), warm_up.at(address, memory.device_id)
+
+
+def _rows_of(rows: Named) -> UNetRows:
+    return UNetRows(rows["sample"], rows["depth_features"], rows["model_output"])
+
+
+def whole_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:
+    """Return where what a plan takes and gives for each row lies."""
+    borders = row_layout(spec, rows, chunk_rows).tensors
+    new = {
+        f"new_{side}.{cache.name}": TensorLayout((rows, cache.positions, cache.channels), spec.dtype, chunk_rows)
+        for cache in spec.kv_caches
+        for side in SIDES
+    }
+    return BlockLayout({**borders, "model_output": borders["sample"], **new})
+
+
+def window_layout(spec: StreamSpec, rows: int) -> BlockLayout:
+    """Return where the tensors lie that tell the plan which slot holds which frame."""
+    return BlockLayout(
+        {
+            "position": TensorLayout((spec.steps,), "int32", rows),
+            "past_position": TensorLayout((spec.steps, spec.window), "int32", rows),
+            "past_bias": TensorLayout((spec.steps, spec.window), spec.dtype, rows),
+        }
+    )
+
+
+def copies_layout(spec: StreamSpec) -> TensorLayout:
+    """Return the layout of the records that say where each new slot goes."""
+    return TensorLayout((2 * len(spec.kv_caches), SLOT_COPY.itemsize), "uint8")
+
+
+def whole_parts(spec: StreamSpec, rows: int) -> dict[str, int]:
+    """Return what this form allocates, purpose → bytes."""
+    tick, warm_up = whole_layout(spec, spec.steps, rows), whole_layout(spec, spec.sink, spec.sink)
+    window, copies = window_layout(spec, rows).nbytes, copies_layout(spec).nbytes
+    return {"rows": max(tick.nbytes, warm_up.nbytes) + window + 2 * copies}

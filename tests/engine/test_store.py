@@ -1,0 +1,294 @@
+"""Plans are complete or absent, and what is wrong with them is found before they are used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from live2diff_trt.engine.errors import PlanStoreError
+from live2diff_trt.engine.gpu import Gpu
+from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, PlanKey, PlanManifest
+from live2diff_trt.engine.store import PlanStore, StoredPlans, generator, record_files
+
+KEY = PlanKey("0123456789abcdef" * 4, "tensorrt-rtx", "1.6.1.120", (8, 9), "split", rows=2)
+GPU = Gpu("NVIDIA GeForce RTX 4090", (8, 9), "580.65.06")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PlanStore:
+    return PlanStore(tmp_path / "plans")
+
+
+def fill(folder: Path, key: PlanKey = KEY, content: bytes = b"a plan", **changes: object) -> None:
+    """Write the smallest set of plans."""
+    (folder / "unet.plan").write_bytes(content)
+    np.savez(folder / "position_tables.npz", table=np.arange(6.0).reshape(2, 3))
+    manifest = PlanManifest(key, key.target, {"unet": "unet.plan"}, record_files(folder), None, None, 1.5, generator())
+    (folder / MANIFEST_FILE).write_text(replace(manifest, **changes).to_text())  # type: ignore[arg-type]
+
+
+def build(store: PlanStore, key: PlanKey = KEY, content: bytes = b"a plan", *, overwrite: bool = False) -> StoredPlans:
+    with store.writing(key, replace=overwrite) as folder:
+        fill(folder, key, content)
+    return store.open(key)
+
+
+def names(store: PlanStore) -> list[str]:
+    return sorted(path.name for path in store.folder(KEY).parent.iterdir())
+
+
+def test_what_was_written_is_read(store: PlanStore) -> None:
+    plans = build(store)
+    assert plans.manifest.key == KEY
+    assert plans.plan_bytes("unet") == b"a plan"
+    assert plans.bytes == sum(path.stat().st_size for path in plans.folder.iterdir() if path.name != MANIFEST_FILE)
+    assert (plans.split, plans.arena) == (None, None)
+    np.testing.assert_array_equal(plans.position_tables()["table"], [[0, 1, 2], [3, 4, 5]])
+    assert names(store) == [KEY.folder_name]
+    with pytest.raises(PlanStoreError, match="hold no depth"):
+        plans.plan_bytes("depth")
+
+
+def test_the_place_tells_bundle_flavour_version_gpu_and_options(store: PlanStore) -> None:
+    folder = store.folder(KEY)
+    assert folder.parent == store.root / "0123456789abcdef"
+    assert folder.name.startswith("tensorrt-rtx-1.6.1.120-sm89-")
+    others = [
+        replace(KEY, form="whole"), replace(KEY, rows=3), replace(KEY, refittable=True), replace(KEY, target=(8, 6)),
+        replace(KEY, version="1.7"), replace(KEY, flavour="tensorrt"), replace(KEY, bundle_digest="f" * 64),
+    ]  # fmt: skip
+    assert len({store.folder(key) for key in [KEY, *others]}) == 8
+
+
+def test_missing_plans_end_with_the_command_that_builds_them(store: PlanStore) -> None:
+    key = replace(KEY, rows=3, refittable=True)
+    with pytest.raises(PlanStoreError) as caught:
+        store.open(key)
+    assert "there are no plans for tensorrt-rtx 1.6.1.120 for sm89, split, 3 rows, refittable" in caught.value.problem
+    command = "live2diff-trt build BUNDLE --flavour tensorrt-rtx --form split --rows 3 --target-cc 8.9 --refittable"
+    assert command in caught.value.remedy
+
+
+def test_missing_plans_are_told_with_those_that_exist(store: PlanStore) -> None:
+    build(store)
+    build(store, replace(KEY, target=(8, 6), form="whole"))
+    with pytest.raises(PlanStoreError, match=r"has plans for .*sm86, whole, 2 rows and for .*sm89, split, 2 rows"):
+        store.open(replace(KEY, version="1.7.1.5"))
+    assert len(store.find(KEY.bundle_digest)) == 2
+    assert store.find("f" * 64) == []
+
+
+def change_text(folder: Path, old: str, new: str) -> None:
+    text = (folder / MANIFEST_FILE).read_text()
+    assert old in text
+    (folder / MANIFEST_FILE).write_text(text.replace(old, new))
+
+
+def damage(folder: Path, how: str) -> None:
+    plan, manifest = folder / "unet.plan", folder / MANIFEST_FILE
+    if how == "truncated":
+        plan.write_bytes(b"a pl")
+    elif how == "flipped":
+        plan.write_bytes(b"a plaN")
+    elif how == "removed":
+        plan.unlink()
+    elif how == "edited":
+        change_text(folder, '"build_seconds": 1.5', '"build_seconds": 0.5')
+    elif how == "torn":
+        manifest.write_text(manifest.read_text()[:200])
+    elif how == "format":
+        change_text(folder, '"format": 1', '"format": 99')
+    elif how == "no manifest":
+        manifest.unlink()
+    elif how == "something else":
+        manifest.write_text(json.dumps({"manifest": {"format": 1, "key": 3}}))
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("truncated", r"has 4 bytes, its manifest says 6: it is truncated or foreign"),
+        ("flipped", r"unet\.plan does not have the hash its manifest records"),
+        ("removed", r"the plans lack .*unet\.plan"),
+        ("edited", r"it was changed after it was written"),
+        ("torn", r"the manifest .*plans\.json can't be used"),
+        ("format", r"its format is 99, this version reads 1"),
+        ("no manifest", r"there are no plans for"),
+        ("something else", r"the manifest .*plans\.json can't be used"),
+    ],
+)
+def test_damage_is_found_and_mended_by_building_again(store: PlanStore, how: str, reason: str) -> None:
+    folder = build(store).folder
+    damage(folder, how)
+    with pytest.raises(PlanStoreError, match=reason) as caught:
+        store.open(KEY)
+    assert "live2diff-trt build BUNDLE --flavour tensorrt-rtx" in caught.value.remedy
+    assert build(store).plan_bytes("unet") == b"a plan"
+    assert names(store) == [KEY.folder_name]
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (replace(KEY, bundle_digest="0123456789abcdef" + "f" * 48), "are of another bundle"),
+        (replace(KEY, version="1.5.0.1"), r"are for tensorrt-rtx 1\.5\.0\.1 .*, not for tensorrt-rtx 1\.6\.1\.120"),
+        (replace(KEY, target=(8, 6)), r"for sm86, .*, not for .* for sm89"),
+        (replace(KEY, flavour="tensorrt"), r"are for tensorrt 1\.6"),
+        (replace(KEY, rows=4), r"4 rows, not for .* 2 rows"),
+    ],
+)
+def test_plans_of_something_else_in_this_place_are_refused(store: PlanStore, other: PlanKey, reason: str) -> None:
+    with store.writing(KEY) as folder:
+        fill(folder, other)
+    with pytest.raises(PlanStoreError, match=reason):
+        store.open(KEY)
+
+
+def test_plans_of_another_release_are_refused(store: PlanStore) -> None:
+    with store.writing(KEY) as folder:
+        fill(folder, generator="live2diff-trt 0.0.1")
+    with pytest.raises(PlanStoreError, match=r"were built by live2diff-trt 0\.0\.1, this is live2diff-trt"):
+        store.open(KEY)
+
+
+def test_a_manifest_that_lists_files_elsewhere_is_refused(store: PlanStore) -> None:
+    with store.writing(KEY) as folder:
+        fill(folder, plans={"unet": "../../unet.plan"})
+    with pytest.raises(PlanStoreError, match="do not agree"):
+        store.open(KEY)
+
+
+def test_a_build_that_fails_leaves_nothing(store: PlanStore) -> None:
+    def write_half() -> None:
+        with store.writing(KEY) as folder:
+            fill(folder)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert names(store) == []
+
+
+def test_a_build_that_fails_keeps_what_was_there(store: PlanStore) -> None:
+    build(store)
+    with pytest.raises(ZeroDivisionError), store.writing(KEY, replace=True):
+        raise ZeroDivisionError
+    assert store.open(KEY).plan_bytes("unet") == b"a plan"
+
+
+def test_the_first_of_two_builders_stays(store: PlanStore) -> None:
+    with store.writing(KEY) as slow:
+        fill(slow, content=b"slow")
+        with store.writing(KEY) as fast:
+            assert fast != slow
+            fill(fast, content=b"fast")
+        assert store.open(KEY).plan_bytes("unet") == b"fast"
+    assert store.open(KEY).plan_bytes("unet") == b"fast"
+    assert names(store) == [KEY.folder_name]
+
+
+def test_overwriting_replaces_valid_plans(store: PlanStore) -> None:
+    build(store)
+    assert build(store, content=b"new", overwrite=True).plan_bytes("unet") == b"new"
+    assert names(store) == [KEY.folder_name]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_many_builders_at_once_never_mix(store: PlanStore, overwrite: bool) -> None:
+    contents = [bytes([65 + index]) * 1000 for index in range(6)]
+    start = threading.Barrier(len(contents))
+    found: list[bytes] = []
+
+    def build_one(content: bytes) -> None:
+        with store.writing(KEY, replace=overwrite) as folder:
+            start.wait()
+            fill(folder, content=content)
+        found.append(content)
+
+    threads = [threading.Thread(target=build_one, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == contents
+    assert store.open(KEY).plan_bytes("unet") in contents
+    assert names(store) == [KEY.folder_name]
+
+
+def test_a_killed_build_is_cleaned_away_after_an_hour(store: PlanStore) -> None:
+    parent = store.folder(KEY).parent
+    old, young, foreign = (
+        parent / f".{name}.partial" for name in (f"{KEY.folder_name}.1-a", f"{KEY.folder_name}.2-b", "other")
+    )
+    for folder in (old, young, foreign):
+        folder.mkdir(parents=True)
+        (folder / "unet.plan").write_bytes(b"half")
+    long_ago = time.time() - 2 * 3600
+    for path in (old / "unet.plan", old, young, foreign / "unet.plan", foreign):
+        os.utime(path, (long_ago, long_ago))
+    build(store)
+    assert names(store) == sorted([young.name, foreign.name, KEY.folder_name])
+
+
+def test_a_root_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(PlanStoreError, match=r"can't be written .*--plans"), PlanStore(tmp_path / "file").writing(KEY):
+        raise AssertionError("there is no folder to write to")
+
+
+def test_the_root_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LIVE2DIFF_TRT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert PlanStore().root == tmp_path / "live2diff-trt"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert PlanStore().root == tmp_path / "home" / ".cache" / "live2diff-trt"
+    monkeypatch.setenv("LIVE2DIFF_TRT_CACHE", str(tmp_path / "chosen"))
+    assert PlanStore().root == tmp_path / "chosen"
+
+
+def test_facts_are_kept_per_gpu_and_driver(store: PlanStore) -> None:
+    plans = build(store)
+    facts = plans.facts(GPU)
+    assert (facts.load_runtime_cache(), facts.load_measured()) == (None, {})
+    facts.save_runtime_cache(b"\nkernels\n")
+    facts.save_measured({"scratch_bytes": {"unet": 12}})
+    again = store.open(KEY).facts(GPU)
+    assert (again.load_runtime_cache(), again.load_measured()) == (b"\nkernels\n", {"scratch_bytes": {"unet": 12}})
+    for other in (replace(GPU, driver="590.1"), replace(GPU, name="NVIDIA H100")):
+        assert (plans.facts(other).load_runtime_cache(), plans.facts(other).load_measured()) == (None, {})
+
+
+@pytest.mark.parametrize("position", [0, 20, -1])
+def test_torn_and_changed_facts_are_ignored_with_a_warning(
+    store: PlanStore, position: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    plans = build(store)
+    facts = plans.facts(GPU)
+    facts.save_runtime_cache(b"kernels")
+    facts.save_measured({"a": 1})
+    for path in plans.folder.glob("*.cache"):
+        content = bytearray(path.read_bytes())
+        content[position] ^= 1
+        path.write_bytes(bytes(content) if position else b"")
+    with caplog.at_level(logging.WARNING):
+        assert (facts.load_runtime_cache(), facts.load_measured()) == (None, {})
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    facts.save_runtime_cache(b"new kernels")
+    assert facts.load_runtime_cache() == b"new kernels"
+
+
+def test_facts_that_can_not_be_saved_are_only_a_warning(store: PlanStore, caplog: pytest.LogCaptureFixture) -> None:
+    plans = build(store)
+    facts = StoredPlans(plans.folder / "unet.plan", plans.manifest).facts(GPU)
+    with caplog.at_level(logging.WARNING):
+        facts.save_runtime_cache(b"kernels")
+    assert "can't be written" in caplog.text

@@ -1,0 +1,355 @@
+"""The CUDA kernels' entry points on emulated memory: the launchers are the real ones, what they launch is the reference.
+
+Every entry point takes what its C++ counterpart takes, in that order: addresses, strides in elements, integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from live2diff_trt.bundle.noise import Purpose, standard_normal
+from live2diff_trt.kernels import reference
+from live2diff_trt.kernels.launchers import Kernels
+from live2diff_trt.kernels.library import ELEMENT_TYPES, entry_points
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
+from live2diff_trt.kernels.window import SLOT_COPY
+from tests.runtime.emulated_device import AddressSpace, Array, EmulatedFault, EmulatedGpu, EmulatedStream
+
+_KNOWN = {name for names in entry_points().values() for name in names}
+_UNTYPED = ("scatter_slots", "scatter_sink")
+
+
+@dataclass(frozen=True)
+class EmulatedLibrary:
+    """Stands for the compiled kernels."""
+
+    gpu: EmulatedGpu
+
+    @property
+    def device_id(self) -> int:
+        """The device's number."""
+        return self.gpu.device_id
+
+
+class EmulatedKernels(Kernels):
+    """The launchers, with the launch itself emulated."""
+
+    @classmethod
+    def load(cls, device: Any) -> EmulatedKernels:
+        """Load nothing."""
+        return cls(EmulatedLibrary(device))  # type: ignore[arg-type]
+
+    def launch(
+        self,
+        stream: Any,
+        kernel: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        *arguments: object,
+    ) -> None:
+        """Enqueue an entry point with exactly these arguments."""
+        if kernel not in _KNOWN or 0 in grid or not 1 <= block[0] * block[1] * block[2] <= 1024:
+            raise EmulatedFault(f"{kernel} can't be launched as {grid} blocks of {block} threads")
+        if not all(type(argument) is int or isinstance(argument, np.integer) for argument in arguments):
+            raise EmulatedFault(f"{kernel} takes addresses and numpy integers, not {arguments}")
+        library: Any = self._library
+        name, dtype, head_channels = _parse(kernel)
+        launch = _Launch(library.gpu.memory, dtype, grid, block[0], head_channels)
+        entry: Callable[..., None] = getattr(launch, name)
+        queue: EmulatedStream = stream
+        queue.submit(kernel, lambda: entry(*(int(argument) for argument in arguments)))  # type: ignore[call-overload]
+
+
+def _parse(kernel: str) -> tuple[str, str, int]:
+    """Return an entry point's name, its element type, and the channels of a head."""
+    if kernel in _UNTYPED:
+        return kernel, "", 0
+    head = kernel.rpartition("_")
+    if head[2].isdigit():
+        name, _, dtype = head[0].rpartition("_")
+        return name, dtype, int(head[2])
+    name, _, dtype = kernel.rpartition("_")
+    if dtype not in ELEMENT_TYPES:
+        raise EmulatedFault(f"{kernel} has no element type")
+    return name, dtype, 0
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that may lie in chunks."""
+
+    memory: AddressSpace
+    address: int
+    stride: int
+    chunk_rows: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __getitem__(self, row: int) -> Array:
+        chunk, inside = divmod(row, self.chunk_rows)
+        elements = chunk * self.stride + inside * math.prod(self.shape)
+        return self.memory.view(self.address + elements * np.dtype(self.dtype).itemsize, self.shape, self.dtype)
+
+    def gather(self, rows: int) -> Array:
+        """Copy the first rows, as float32."""
+        return np.stack([self[row] for row in range(rows)]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """One launch; its methods are the entry points without what their names say of types."""
+
+    memory: AddressSpace
+    dtype: str
+    grid: tuple[int, int, int]
+    threads: int
+    head_channels: int
+
+    def preprocess(self, parameters: int, image: int, width: int, height: int) -> None:
+        tick = self._tick(parameters)
+        target = self.memory.view(image, [3, height, width], self.dtype)
+        sizes = [int(tick[f"source_{side}"]) for side in ("width", "height")]
+        crop = tuple(int(tick[f"crop_{side}"]) for side in ("left", "top", "width", "height"))
+        if crop == (0, 0, 0, 0):  # as while a tick is captured; the sum of no pixels is divided by their weight
+            target[:] = np.nan
+            return
+        if crop != reference.cover_rectangle(*sizes, width, height):
+            raise EmulatedFault(f"{crop} is not what is kept of a picture of {sizes}")
+        source = self._picture(int(tick["source"]), int(tick["source_row_bytes"]), *sizes)
+        target[:] = reference.preprocess(source, width, height)
+
+    def postprocess(self, image: int, pixels: int, width: int, height: int) -> None:
+        values = self.memory.view(image, [3, height, width], self.dtype).astype(np.float32)
+        black = np.where(np.isnan(values), np.float32(-1), values)
+        self.memory.view(pixels, [height, width, 3], "uint8")[:] = reference.postprocess(black)
+
+    def resize_bilinear(
+        self, image: int, resized: int, from_width: int, from_height: int, width: int, height: int
+    ) -> None:
+        planes = self.grid[2]
+        source = self.memory.view(image, [planes, from_height, from_width], self.dtype).astype(np.float32)
+        target = self.memory.view(resized, [planes, height, width], self.dtype)
+        target[:] = reference.resize_bilinear(source, width, height)
+
+    def depth_range(self, depth_maps: int, count: int, depth_range: int) -> None:
+        depths = self.memory.view(depth_maps, [count], self.dtype).astype(np.float32)
+        self.memory.view(depth_range, [2], "float32")[:] = (
+            np.fmin.reduce(depths, initial=np.inf),
+            np.fmax.reduce(depths, initial=-np.inf),
+        )
+
+    def depth_to_image(self, depth_maps: int, depth_range: int, images: int, side: int, width: int, height: int) -> None:
+        frames = self.grid[2]
+        low, high = self.memory.view(depth_range, [2], "float32")
+        depths = self.memory.view(depth_maps, [frames, side, side], self.dtype).astype(np.float32)
+        scaled = (depths - low) / (high - low) * 2 - 1 if high > low else np.zeros_like(depths)
+        target = self.memory.view(images, [frames, 3, height, width], self.dtype)
+        target[:] = reference.resize_bilinear(scaled, width, height)[:, None]
+
+    def enter(self, latent: int, sample: int, parameters: int, step_table: int, elements: int) -> None:
+        tick = self._tick(parameters)
+        if not tick["rows"][0]["active"]:
+            return
+        noise = standard_normal((elements,), int(tick["seed"]), int(tick["rows"][0]["frame"]), 0, Purpose.ENTER)
+        clean = self.memory.view(latent, [elements], self.dtype)
+        self.memory.view(sample, [elements], self.dtype)[:] = self._noised(clean, noise, step_table, 0)
+
+    def enter_warm_up(self, *arguments: int) -> None:
+        self._enter_warm_up(self.dtype, *arguments)
+
+    def enter_warm_up_from_x0(self, *arguments: int) -> None:
+        self._enter_warm_up("float32", *arguments)
+
+    def _enter_warm_up(
+        self,
+        clean_dtype: str,
+        clean: int,
+        clean_stride: int,
+        sample: int,
+        sample_stride: int,
+        chunk_rows: int,
+        parameters: int,
+        step_table: int,
+        row: int,
+        elements: int,
+    ) -> None:
+        seed = int(self._tick(parameters)["seed"])
+        source = _Rows(self.memory, clean, clean_stride, chunk_rows, (elements,), clean_dtype)
+        target = self._rows(sample, sample_stride, chunk_rows, elements)
+        for frame in range(self.grid[1]):
+            noise = standard_normal((elements,), seed, frame, row, Purpose.WARM_UP)
+            target[frame][:] = self._noised(source[frame], noise, step_table, row)
+
+    def lcm_step(
+        self,
+        sample: int,
+        sample_stride: int,
+        model_output: int,
+        model_output_stride: int,
+        x0: int,
+        x0_stride: int,
+        chunk_rows: int,
+        finished: int,
+        parameters: int,
+        step_table: int,
+        rows: int,
+        elements: int,
+    ) -> None:
+        tick = self._tick(parameters)
+        samples = self._rows(sample, sample_stride, chunk_rows, elements)
+        outputs = self._rows(model_output, model_output_stride, chunk_rows, elements)
+        clean = _Rows(self.memory, x0, x0_stride, chunk_rows, (elements,), "float32")
+        for row in reversed(range(rows)):
+            clean[row][:] = self._predicted(samples[row], outputs[row], step_table, row)
+            if row == rows - 1:
+                self.memory.view(finished, [elements], self.dtype)[:] = clean[row]
+            elif tick["rows"][row]["active"]:
+                frame = int(tick["rows"][row]["frame"])
+                noise = standard_normal((elements,), int(tick["seed"]), frame, row + 1, Purpose.RENOISE)
+                samples[row + 1][:] = self._noised(clean[row], noise, step_table, row + 1)
+
+    def lcm_step_warm_up(
+        self,
+        sample: int,
+        sample_stride: int,
+        model_output: int,
+        model_output_stride: int,
+        x0: int,
+        x0_stride: int,
+        finished: int,
+        finished_stride: int,
+        chunk_rows: int,
+        step_table: int,
+        row: int,
+        elements: int,
+    ) -> None:
+        samples = self._rows(sample, sample_stride, chunk_rows, elements)
+        outputs = self._rows(model_output, model_output_stride, chunk_rows, elements)
+        clean = _Rows(self.memory, x0, x0_stride, chunk_rows, (elements,), "float32")
+        targets = self._rows(finished, finished_stride, chunk_rows, elements)
+        for frame in range(self.grid[1]):
+            clean[frame][:] = self._predicted(samples[frame], outputs[frame], step_table, row)
+            targets[frame][:] = clean[frame]
+
+    def streaming_attention(self, *arguments: int) -> None:
+        *tensors, past_k_rows, past_v_rows, parameters, positions, heads = arguments
+        rows = self._tick(parameters)["rows"][: self.grid[1]]
+        count, frame = len(rows), (positions, heads * self.head_channels)
+        q, k, v, out, tables = self._attention_tensors(tensors, frame)
+        past_k, past_v = (self._ring_rows(table, count, frame) for table in (past_k_rows, past_v_rows))
+        visible = rows["visible"] != 0
+
+        def seen(past: list[Array]) -> Array:
+            values = np.stack(past).astype(np.float32)
+            return np.where(visible[:, :, None, None], values, np.float32(0))  # what is hidden is not read
+
+        result = reference.streaming_attention(
+            *(side.gather(count) for side in (q, k, v)),
+            seen(past_k),
+            seen(past_v),
+            tables,
+            rows["position"],
+            rows["past_position"],
+            np.where(visible, np.float32(0), np.float32(-np.inf)),
+            heads,
+        )
+        for row in range(count):
+            out[row][:] = result[row]
+            if rows["active"][row]:
+                past_k[row][rows["write_slot"][row]] = k[row]
+                past_v[row][rows["write_slot"][row]] = v[row]
+
+    def warm_up_attention(self, *arguments: int) -> None:
+        *tensors, past_k_rows, past_v_rows, row, positions, heads = arguments
+        frame = (positions, heads * self.head_channels)
+        q, k, v, out, tables = self._attention_tensors(tensors, frame)
+        past_k, past_v = (self._ring_rows(table, row + 1, frame)[row] for table in (past_k_rows, past_v_rows))
+        result = reference.warm_up_attention(*(side.gather(SINK) for side in (q, k, v)), tables, heads)
+        for index in range(SINK):
+            out[index][:] = result[index]
+            past_k[index], past_v[index] = k[index], v[index]
+
+    def window_inputs(
+        self,
+        position: int,
+        position_stride: int,
+        past_position: int,
+        past_position_stride: int,
+        past_bias: int,
+        past_bias_stride: int,
+        chunk_rows: int,
+        parameters: int,
+    ) -> None:
+        positions = _Rows(self.memory, position, position_stride, chunk_rows, (1,), "int32")
+        slots = _Rows(self.memory, past_position, past_position_stride, chunk_rows, (WINDOW,), "int32")
+        bias = _Rows(self.memory, past_bias, past_bias_stride, chunk_rows, (WINDOW,), self.dtype)
+        tick = self._tick(parameters)
+        for row in range(self.threads // WINDOW):
+            here = tick["rows"][row]
+            positions[row][:] = here["position"]
+            slots[row][:] = here["past_position"]
+            bias[row][:] = np.where(here["visible"] != 0, 0.0, -np.inf)
+
+    def scatter_slots(self, copies: int, parameters: int) -> None:
+        rows = self._tick(parameters)["rows"]
+        for row in range(self.grid[1]):
+            if rows[row]["active"]:
+                self._copy_slots(copies, source_row=row, ring_row=row, slot=int(rows[row]["write_slot"]))
+
+    def scatter_sink(self, copies: int, row: int) -> None:
+        for frame in range(self.grid[1]):
+            self._copy_slots(copies, source_row=frame, ring_row=row, slot=frame)
+
+    def _copy_slots(self, copies: int, *, source_row: int, ring_row: int, slot: int) -> None:
+        records = self.memory.view(copies, [self.grid[2] * SLOT_COPY.itemsize], "uint8").view(SLOT_COPY)
+        for record in records:
+            chunk, inside = divmod(source_row, int(record["chunk_rows"]))
+            size = int(record["row_bytes"])
+            start = int(record["source"]) + chunk * int(record["chunk_bytes"]) + inside * size
+            ring = int(self.memory.view(int(record["ring_rows"]) + 8 * ring_row, [1], "uint64")[0])
+            target = self.memory.view(ring + slot * size, [size], "uint8")
+            target[:] = self.memory.view(start, [size], "uint8")
+
+    def _tick(self, parameters: int) -> np.void:
+        raw = self.memory.view(parameters, [TICK_PARAMETERS.itemsize], "uint8")
+        record: np.void = raw.copy().view(TICK_PARAMETERS)[0]
+        return record
+
+    def _steps(self, step_table: int) -> Array:
+        return self.memory.view(step_table, [4, MAXIMUM_ROWS], "float32")
+
+    def _noised(self, clean: Array, noise: Array, step_table: int, step: int) -> Array:
+        sqrt_alpha, sqrt_one_minus_alpha, _, _ = self._steps(step_table)[:, step]
+        return reference.enter(clean.astype(np.float32), noise, sqrt_alpha, sqrt_one_minus_alpha)
+
+    def _predicted(self, sample: Array, model_output: Array, step_table: int, step: int) -> Array:
+        constants = (values.reshape(1) for values in self._steps(step_table)[:, step])
+        shape = (1, 1, 1, -1)
+        tensors = (tensor.astype(np.float32).reshape(shape) for tensor in (sample, model_output))
+        return reference.lcm_step(*tensors, *constants).reshape(-1)
+
+    def _rows(self, address: int, stride: int, chunk_rows: int, *shape: int) -> _Rows:
+        return _Rows(self.memory, address, stride, chunk_rows, shape, self.dtype)
+
+    def _ring_rows(self, table: int, rows: int, frame: tuple[int, int]) -> list[Array]:
+        addresses = self.memory.view(table, [rows], "uint64")
+        return [self.memory.view(int(address), (WINDOW, *frame), self.dtype) for address in addresses]
+
+    def _attention_tensors(self, arguments: Sequence[int], frame: tuple[int, int]) -> tuple[Any, ...]:
+        """Return q, k, v and out as rows, and the three tables."""
+        chunk_rows = arguments[8]
+        rows = [self._rows(*arguments[at : at + 2], chunk_rows, *frame) for at in (0, 2, 4, 6)]
+        tables = tuple(
+            self.memory.view(table, (WINDOW, frame[1]), self.dtype).astype(np.float32) for table in arguments[9:]
+        )
+        return *rows, tables
+
+    def _picture(self, address: int, row_bytes: int, width: int, height: int) -> Array:
+        raw = self.memory.view(address, [(height - 1) * row_bytes + 3 * width], "uint8")
+        picture: Array = np.lib.stride_tricks.as_strided(raw, (height, width, 3), (row_bytes, 3, 1))
+        return picture

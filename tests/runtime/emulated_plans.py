@@ -1,0 +1,175 @@
+"""Plans that are graphs: built by the real builder but for TensorRT, and run by ONNX Runtime on emulated memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from live2diff_trt.bundle.signature import GraphSignature, TensorSpec
+from live2diff_trt.engine.errors import PlanError
+from live2diff_trt.engine.flavour import Flavour
+from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.engine.plan import PlanTensor
+from live2diff_trt.engine.plan_builder import PlanOptions, fix_dimensions
+from tests.runtime.emulated_device import ALIGNMENT, Array, EmulatedFault, EmulatedGpu
+
+
+def build_emulated_plan(
+    flavour: Flavour,
+    name: str,
+    model: bytes,
+    model_path: Path,
+    options: PlanOptions,
+    on_phase: Callable[[str, int, int], None] = lambda *_: None,
+) -> bytes:
+    """Return a plan that is its graph, with what TensorRT would have been told. Stands for ``build_plan``."""
+    graph = onnx.load_model_from_string(model)
+    fix_dimensions(graph, options.dimensions)
+    header = {"weights": str(model_path.parent), "channels_last": sorted(options.channels_last)}
+    return json.dumps(header).encode() + b"\n" + graph.SerializeToString()
+
+
+@dataclass(frozen=True)
+class _OpenedGraph:
+    """What is shared by all plans of the same bytes."""
+
+    graph: OnnxGraph
+    tensors: Mapping[str, PlanTensor]
+    channels_last: frozenset[str]
+
+
+class GraphCache:
+    """Graphs that were opened, by the bytes of their plans: opening one takes longer than running it."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="emulated-plans-"))
+        self._opened: dict[str, _OpenedGraph] = {}
+
+    def open(self, plan: bytes) -> _OpenedGraph:
+        """Open a plan, or return it as it was opened before."""
+        name = hashlib.sha256(plan).hexdigest()[:16]
+        if name not in self._opened:
+            self._opened[name] = self._open(name, plan)
+        return self._opened[name]
+
+    def close(self) -> None:
+        """Remove the files."""
+        self._opened.clear()
+        shutil.rmtree(self._folder)
+
+    def _open(self, name: str, plan: bytes) -> _OpenedGraph:
+        header, _, model = plan.partition(b"\n")
+        options = json.loads(header)
+        for path in Path(options["weights"]).glob("*.data"):  # ONNX Runtime takes no links
+            if not (self._folder / path.name).exists():
+                shutil.copy(path, self._folder)
+        (self._folder / f"{name}.onnx").write_bytes(model)
+        graph = onnx.load_model_from_string(model).graph
+        inputs, outputs = ([_describe(value) for value in values] for values in (graph.input, graph.output))
+        tensors = [
+            PlanTensor(spec.name, tuple(map(int, spec.shape)), spec.dtype, is_input)
+            for specs, is_input in ((inputs, True), (outputs, False))
+            for spec in specs
+        ]
+        signature = GraphSignature(name, tuple(inputs), tuple(outputs))
+        opened = OnnxGraphs(self._folder, [signature], OnnxRuntimeOptions(threads=1)).open(name)
+        return _OpenedGraph(opened, {tensor.name: tensor for tensor in tensors}, frozenset(options["channels_last"]))
+
+
+def _describe(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(dimension.dim_value for dimension in tensor.shape.dim)
+    if 0 in shape:
+        raise EmulatedFault(f"{value.name} is {shape}: plans have static shapes")
+    return TensorSpec(value.name, shape, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+
+
+class EmulatedPlan:
+    """A plan as ``engine.plan.Plan`` is one. What it does to its scratch memory is the worst it may do."""
+
+    def __init__(self, name: str, opened: _OpenedGraph, gpu: EmulatedGpu) -> None:
+        self.name = name
+        self.tensors = opened.tensors
+        self.scratch_bytes = 1024 * (1 + len(name) % 5)
+        self.weight_bytes = 1000
+        self._opened = opened
+        self._gpu = gpu
+        self._addresses: dict[str, int] = {}
+        self._scratch = 0
+
+    def bind(self, tensor: str, address: int) -> None:
+        """Take an address, as aligned as TensorRT wants it."""
+        if tensor not in self.tensors or address % ALIGNMENT:
+            raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", "Mend the runtime")
+        self._addresses[tensor] = address
+
+    def use_scratch(self, address: int, size: int) -> None:
+        """Take scratch memory."""
+        if size < self.scratch_bytes or address % ALIGNMENT:
+            raise PlanError(f"the plan {self.name} does not take {size} bytes at {address:#x}", "Mend the runtime")
+        self._scratch = address
+
+    def enqueue(self, stream: int) -> None:
+        """Enqueue a run over the addresses that are bound now."""
+        if set(self._addresses) != set(self.tensors) or not self._scratch:
+            missing = sorted(set(self.tensors) - set(self._addresses))
+            raise PlanError(f"the plan {self.name} has no address for {missing or 'scratch'}", "Mend the runtime")
+        addresses = dict(self._addresses)
+        self._gpu.streams[stream].submit(f"plan {self.name}", lambda: self._run(addresses))
+
+    def close(self) -> None:
+        """Let go of the addresses."""
+        self._addresses.clear()
+
+    def _run(self, addresses: Mapping[str, int]) -> None:
+        self._gpu.memory.view(self._scratch, [self.scratch_bytes], "uint8").fill(0xFF)
+        inputs = {
+            tensor.name: np.ascontiguousarray(self._view(tensor, addresses[tensor.name]))
+            for tensor in self.tensors.values()
+            if tensor.is_input
+        }
+        outputs = self._opened.graph.run(inputs)
+        for name, values in outputs.items():
+            self._view(self.tensors[name], addresses[name])[:] = values
+
+    def _view(self, tensor: PlanTensor, address: int) -> Array:
+        """Return a tensor as the graph knows it, wherever its channels lie in memory."""
+        if tensor.name not in self._opened.channels_last:
+            return self._gpu.memory.view(address, tensor.shape, tensor.dtype)
+        rows, channels, height, width = tensor.shape
+        return self._gpu.memory.view(address, (rows, height, width, channels), tensor.dtype).transpose(0, 3, 1, 2)
+
+
+class EmulatedPlanRuntime:
+    """Opens plans as ``engine.plan.PlanRuntime`` does."""
+
+    def __init__(self, gpu: EmulatedGpu, graphs: GraphCache) -> None:
+        self._gpu = gpu
+        self._graphs = graphs
+
+    def open(self, name: str, plan: bytes) -> EmulatedPlan:
+        """Open a plan."""
+        return EmulatedPlan(name, self._graphs.open(plan), self._gpu)
+
+    def serialise_cache(self) -> bytes | None:
+        """Return what a later process need not compile."""
+        return b"compiled"
+
+    def close(self) -> None:
+        """Close nothing: plans are Python's."""
+
+    def __enter__(self) -> EmulatedPlanRuntime:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()

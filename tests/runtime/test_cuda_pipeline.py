@@ -1,0 +1,383 @@
+"""The TensorRT pipeline on an emulated GPU: the same pictures as ONNX Runtime's, no waiting, and only the memory it said.
+
+The emulation does enqueued work as late as it may, poisons memory, and fails where memory is touched that is not there.
+What is tested is the order of the work, its addresses and its memory; real kernels and plans have tests of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.engine.plan_manifest import Form
+from live2diff_trt.engine.store import StoredPlans
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
+from live2diff_trt.runtime.cuda_session import estimate_for
+from live2diff_trt.runtime.device_frames import SOURCE_BYTES
+from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
+from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame
+from live2diff_trt.runtime.host_pipeline import HostPipeline
+from live2diff_trt.runtime.source import TestPatternSource
+from live2diff_trt.runtime.stream import Stream
+from tests.runtime.emulated_device import EmulatedGpu
+from tests.runtime.emulated_gpu import GPU, ForeignPicture, build_emulated_plans, install_emulated_gpu
+from tests.runtime.emulated_plans import GraphCache
+
+STEP_LISTS = {1: (30,), 2: (30, 40), 3: (20, 30, 40), 4: (0, 16, 32, 45), 8: (5, 10, 15, 20, 25, 30, 35, 40)}
+PROMPT = "a red fox"
+MOST_UNEQUAL = 0.001
+"""Of all bytes, how many may round to the neighbouring value: 0.0006 was the most that was seen."""
+both_forms = pytest.mark.parametrize("form", ["split", "whole"])
+
+Use = Callable[[Stream], list[FinishedFrame]]
+
+
+def pictures(count: int, width: int = 80, height: int = 60) -> list[Image]:
+    return [frame.image for frame in islice(TestPatternSource(width, height), count)]
+
+
+def run(frames: Sequence[Any], **options: int) -> Use:
+    return lambda stream: list(stream.run(frames, **options))
+
+
+def assert_alike(found: Sequence[FinishedFrame], expected: Sequence[FinishedFrame]) -> None:
+    """Check that both are the same frames, and their pictures equal but for rounding."""
+    assert [(frame.index, frame.time) for frame in found] == [(frame.index, frame.time) for frame in expected]
+    for one, other in zip(found, expected, strict=True):
+        apart = np.abs(one.image.astype(int) - other.image)
+        assert apart.max() <= 1, f"frame {one.index}"
+        assert np.count_nonzero(apart) <= MOST_UNEQUAL * apart.size, f"frame {one.index}"
+
+
+@dataclass
+class Bench:
+    """A bundle, its plans as far as they were asked for, and graphs that stay open from test to test."""
+
+    bundle: Path
+    root: Path
+    graphs: GraphCache
+    plans: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
+
+    def host(self, use: Use, steps: int = 2, seed: int = 0) -> list[FinishedFrame]:
+        """Do something with a stream of ONNX Runtime."""
+        bundle = Bundle.open(self.bundle)
+        spec = bundle.spec.with_step_list(STEP_LISTS[steps])
+        with Stream(HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed)) as stream:
+            stream.set_prompt(PROMPT)
+            return use(stream)
+
+    def options(self, form: Form, rows: int, **options: Any) -> TensorRTOptions:
+        """Build plans, unless they are there."""
+        if (form, rows) not in self.plans:
+            self.plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows)
+        return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
+
+    def stream(self, form: Form, rows: int, steps: int = 2, seed: int = 0, **options: Any) -> Stream:
+        """Open a stream on the emulated GPU."""
+        return Stream.open(
+            self.bundle,
+            prompt=PROMPT,
+            seed=seed,
+            step_list=STEP_LISTS[steps],
+            options=self.options(form, rows, **options),
+        )
+
+    def device(self, use: Use, form: Form, rows: int = 2, steps: int = 2, seed: int = 0) -> list[FinishedFrame]:
+        """Do something with a stream on the emulated GPU."""
+        with self.stream(form, rows, steps, seed) as stream:
+            return use(stream)
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    graphs = GraphCache()
+    yield Bench(tiny_bundle, tmp_path_factory.mktemp("plans"), graphs)
+    graphs.close()
+
+
+@pytest.fixture
+def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
+    return install_emulated_gpu(monkeypatch, bench.graphs)
+
+
+@pytest.fixture(scope="module")
+def twenty(bench: Bench) -> Callable[[int], list[FinishedFrame]]:
+    """Return twenty frames of the host, by T: as many ticks as it takes for the ring to go round."""
+    known: dict[int, list[FinishedFrame]] = {}
+
+    def finish(steps: int) -> list[FinishedFrame]:
+        if steps not in known:
+            known[steps] = bench.host(run(pictures(20)), steps)
+        return known[steps]
+
+    return finish
+
+
+def pipeline_of(stream: Stream) -> CudaPipeline:
+    pipeline = stream._pipeline
+    assert isinstance(pipeline, CudaPipeline)
+    return pipeline
+
+
+@both_forms
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_any_number_of_steps_runs_on_plans_of_any_rows(
+    bench: Bench,
+    gpu: EmulatedGpu,
+    twenty: Callable[[int], list[FinishedFrame]],
+    form: Form,
+    rows: int,
+    steps: int,
+) -> None:
+    assert_alike(bench.device(run(pictures(20)), form, rows, steps), twenty(steps))
+
+
+@both_forms
+def test_eight_steps_in_chunks_of_three(
+    bench: Bench, gpu: EmulatedGpu, twenty: Callable[[int], list[FinishedFrame]], form: Form
+) -> None:
+    assert_alike(bench.device(run(pictures(20)), form, 3, 8), twenty(8))
+
+
+@both_forms
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
+def test_every_frame_comes_out_once_and_in_order(bench: Bench, gpu: EmulatedGpu, form: Form, count: int) -> None:
+    found = bench.device(run(pictures(count)), form)
+    assert [frame.index for frame in found] == list(range(count))
+    assert_alike(found, bench.host(run(pictures(count))))
+
+
+@both_forms
+def test_a_flush_begins_a_new_clip(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    def use(stream: Stream) -> list[FinishedFrame]:
+        first = list(stream.run(pictures(18)))
+        short = list(stream.run(pictures(3, 50, 90)))
+        return [*first, *short, *stream.run(255 - picture for picture in pictures(12))]
+
+    found = bench.device(use, form, rows=2, steps=3)
+    assert [frame.index for frame in found] == [*range(18), *range(3), *range(12)]
+    assert_alike(found, bench.host(use, steps=3))
+
+
+@both_forms
+def test_the_prompt_acts_on_the_next_tick(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    frames = pictures(14)
+
+    def use(stream: Stream) -> list[FinishedFrame]:
+        finished = [frame for picture in frames[:11] for frame in stream(picture)]
+        stream.set_prompt("a blue house")
+        finished += [frame for picture in frames[11:12] for frame in stream(picture)]
+        stream.set_prompt("two cats")
+        stream.set_prompt("a green car on the beach")
+        return [*finished, *stream.run(frames[12:])]
+
+    found, unchanged = bench.device(use, form, rows=1), bench.device(run(frames), form, rows=1)
+    assert_alike(found, bench.host(use))
+    assert [np.array_equal(a.image, b.image) for a, b in zip(found, unchanged, strict=True)] == [True] * 10 + [False] * 4
+
+
+@both_forms
+def test_a_source_may_change_its_size_and_need_not_be_contiguous(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    frames = [
+        *pictures(9),
+        *(picture[::-1, ::2] for picture in pictures(2, 200, 50)),
+        *(np.asfortranarray(picture) for picture in pictures(2, 33, 64)),
+        *(picture[:1, :1] for picture in pictures(2)),
+    ]
+    assert_alike(bench.device(run(frames), form), bench.host(run(frames)))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_source_larger_than_the_room_for_it_makes_it_grow(bench: Bench, gpu: EmulatedGpu, steps: int) -> None:
+    """While the stream is drained, nothing may read where the source was before."""
+    large = np.ascontiguousarray(np.tile(pictures(1, 200, 100)[0], (13, 10, 1)))
+    assert large.nbytes > SOURCE_BYTES
+    frames = [*pictures(10), large]
+    assert_alike(bench.device(run(frames), "split", steps=steps), bench.host(run(frames), steps))
+
+
+@both_forms
+def test_times_and_order_are_those_of_the_source(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    times = [Fraction(index**2, 90000) for index in range(12)]
+    frames = [SourceFrame(picture, time) for picture, time in zip(pictures(12), times, strict=True)]
+    assert [frame.time for frame in bench.device(run(frames), form)] == times
+    with bench.stream(form, 2, steps=3) as stream:
+        delivered = [[frame.index for frame in stream(picture)] for picture in pictures(12)]
+        assert delivered == [[]] * 7 + [list(range(8)), [], [], [8], [9]]
+        assert [frame.index for frame in stream.flush()] == [10, 11]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_pictures_that_are_fetched_late_are_still_their_own(
+    bench: Bench, gpu: EmulatedGpu, twenty: Callable[[int], list[FinishedFrame]], ahead: int
+) -> None:
+    assert_alike(bench.device(run(pictures(20), ahead=ahead), "split"), twenty(2))
+
+
+@pytest.mark.parametrize("seed", [7, -1, 2**70 + 5])
+def test_any_seed_gives_the_noise_of_the_host(bench: Bench, gpu: EmulatedGpu, seed: int) -> None:
+    use = run(pictures(10))
+    assert_alike(bench.device(use, "split", seed=seed), bench.host(use, seed=seed))
+
+
+@both_forms
+def test_a_picture_may_be_on_the_device_already(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    frames = pictures(12)
+
+    def use(stream: Stream) -> list[FinishedFrame]:
+        mixed = (picture if index % 4 == 3 else ForeignPicture(gpu, picture) for index, picture in enumerate(frames))
+        return list(stream.run(mixed))  # type: ignore[arg-type]
+
+    assert_alike(bench.device(use, form, rows=3, steps=3), bench.host(run(frames), steps=3))
+
+
+def test_pictures_may_stay_on_the_device(bench: Bench, gpu: EmulatedGpu) -> None:
+    frames = pictures(12)
+    with bench.stream("split", 2, output="device") as stream:
+        found = list(stream.run(frames, ahead=1))
+    expected = bench.host(run(frames))
+    for one, other in zip(found, expected, strict=True):
+        image = gpu.memory.view(one.image.address, one.image.shape, "uint8")
+        assert np.abs(image.astype(int) - other.image).max() <= 1
+
+
+@pytest.mark.parametrize("at", [0, 3, 7, 8, 11])
+def test_what_is_no_frame_is_refused_and_the_stream_goes_on(bench: Bench, gpu: EmulatedGpu, at: int) -> None:
+    frames = pictures(13)
+
+    def use(stream: Stream) -> list[FinishedFrame]:
+        finished = [frame for picture in frames[:at] for frame in stream(picture)]
+        with pytest.raises(FrameError):
+            stream(frames[0][..., :2])
+        return [*finished, *stream.run(frames[at:])]
+
+    assert_alike(bench.device(use, "split"), bench.host(run(frames)))
+
+
+@both_forms
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_tick_is_one_launch_and_waits_for_nothing(bench: Bench, gpu: EmulatedGpu, form: Form, steps: int) -> None:
+    frames = pictures(16)
+    with bench.stream(form, 2, steps) as stream:
+        for picture in frames[:8]:
+            stream(picture)
+        pipeline = pipeline_of(stream)
+        pending = []
+        for index, picture in enumerate(frames[8:], start=8):
+            gpu.works.clear()
+            syncs, waits = gpu.syncs, gpu.waits
+            submitted = pipeline.tick(index, picture)
+            down = ["copy down"] if submitted.finished is not None else []
+            assert gpu.works == ["copy up", "copy up", "graph", *down]
+            assert gpu.waits == waits + (index >= 11)  # nobody fetched a picture: the slot of three ticks ago is waited for
+            assert gpu.syncs <= syncs + 1
+            pending.append(submitted.pending)
+        assert sum(len(one.wait()) for one in pending) == 9 - steps
+
+
+def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: EmulatedGpu) -> None:
+    frames = pictures(16)
+    with bench.stream("split", 2, steps=1) as stream:
+        for picture in frames[:8]:
+            stream(picture)
+        pipeline = pipeline_of(stream)
+        for index, picture in enumerate(frames[8:], start=8):
+            waits = gpu.waits
+            pending = pipeline.tick(index, picture).pending
+            assert gpu.waits == waits
+            pending.wait()
+            assert gpu.waits == waits + 1
+
+
+@both_forms
+@pytest.mark.parametrize(("rows", "steps"), [(1, 1), (2, 2), (3, 1), (2, 3), (3, 4), (3, 8)])
+def test_the_estimate_is_the_allocation(bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int) -> None:
+    with bench.stream(form, rows, steps) as stream:
+        memory = pipeline_of(stream).parts.memory
+        spec = stream.spec
+        estimate = estimate_for(Bundle.open(bench.bundle), spec, bench.options(form, rows))
+        assert estimate is not None
+        parts = dict(estimate.parts)
+        assert parts.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)
+        assert memory.allocated == parts
+        gpu.finish()
+        before = gpu.memory.allocated
+        assert before == sum(parts.values())
+        list(stream.run(pictures(10)))
+        gpu.finish()
+        assert gpu.memory.allocated == before
+
+
+@both_forms
+def test_closing_frees_everything(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    stream = bench.stream(form, 2)
+    for picture in pictures(11):
+        stream(picture)
+    stream.close()
+    stream.close()
+    gpu.finish()
+    gc.collect()
+    assert (gpu.memory.allocated, gpu.pinned.allocated) == (0, 0)
+
+
+def test_pictures_on_their_way_survive_the_stream(bench: Bench, gpu: EmulatedGpu) -> None:
+    frames = pictures(12)
+    found = []
+    with bench.stream("split", 2, steps=1) as stream:
+        for picture in frames[:8]:
+            stream(picture)
+        pipeline = pipeline_of(stream)
+        pending = [pipeline.tick(index, frames[index]).pending for index in range(8, 12)]
+    found = [image for one in pending for image in one.wait()]
+    expected = bench.host(run(frames), steps=1)[8:]
+    assert all(np.abs(a.astype(int) - b.image).max() <= 1 for a, b in zip(found, expected, strict=True))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_allocated(bench: Bench, gpu: EmulatedGpu) -> None:
+    gpu.total = 1 << 20
+    with pytest.raises(DeviceMemoryError, match=r"64x64 with T = 2 takes 0\.\d+ GB of GPU memory"):
+        bench.stream("split", 2)
+    assert gpu.works == []
+    assert gpu.memory.allocated == 0
+
+
+def test_a_failure_while_opening_frees_everything(
+    bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusal(Live2DiffError):
+        """Stands for any."""
+
+    def refuse(*_: object) -> None:
+        raise Refusal("it fails", "Try again")
+
+    monkeypatch.setattr("live2diff_trt.runtime.tick.Tick.capture", refuse)
+    with pytest.raises(Refusal):
+        bench.stream("split", 2)
+    gpu.finish()
+    assert gpu.memory.allocated == 0
+
+
+def test_plans_are_measured_once(bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bench.stream("split", 2):
+        facts = bench.plans["split", 2].facts(GPU)
+    assert facts.load_runtime_cache() == b"compiled"
+    assert set(facts.load_measured()["scratch_bytes"]) == set(bench.plans["split", 2].manifest.plans)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("they were measured before")
+
+    monkeypatch.setattr("live2diff_trt.runtime.cuda_session.measure_plans", refuse)
+    bench.stream("split", 2).close()
