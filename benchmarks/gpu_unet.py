@@ -15,7 +15,7 @@ from live2diff_trt.benchmarks.timing import Case, CudaCoreClock, TorchClock, int
 from live2diff_trt.benchmarks.torch_tick import TorchTick, build_reference_unet
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.conformance.deviation import relative_error
+from live2diff_trt.engine.deviation import relative_error
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.device_ring import SIDES

@@ -62,8 +62,8 @@ class WindowBuffers:
         slot_position[rows, view.write_slot] = view.position
         bias[rows, view.write_slot] = 0
         # Not pinned: CUDA has taken pageable memory before the call returns, so it need not be kept.
-        self.position.copy_(torch.from_numpy(view.position), non_blocking=True)
-        self.write_slot.copy_(torch.from_numpy(view.write_slot), non_blocking=True)
+        self.position.copy_(torch.tensor(view.position), non_blocking=True)
+        self.write_slot.copy_(torch.tensor(view.write_slot), non_blocking=True)
         self.slot_position.copy_(torch.from_numpy(slot_position), non_blocking=True)
         self.bias.copy_(torch.from_numpy(bias), non_blocking=True)
 

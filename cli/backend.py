@@ -45,9 +45,9 @@ def _find_obstacle(bundle: Path, on_gpu: TensorRTOptions) -> Live2DiffError | No
         flavour, _ = choose_flavour(on_gpu.flavour, gpu.compute_capability)
     except (BackendError, GpuError) as error:
         return error
-    wanted = (flavour.name, flavour.version, gpu.compute_capability)
+    wanted = (flavour.name, flavour.version, gpu.compute_capability, on_gpu.form, on_gpu.refittable)
     known = PlanStore(on_gpu.plans).find(Bundle.open(bundle, files=()).digest)
-    if wanted not in [(key.flavour, key.version, key.target) for key in known]:
+    if wanted not in [(key.flavour, key.version, key.target, key.form, key.refittable) for key in known]:
         return PlanStoreError(
             "it was not built for this GPU; `live2diff-trt build` does that", "Build it with `live2diff-trt build`"
         )

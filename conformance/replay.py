@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.conformance.deviation import deviation, relative_error
 from live2diff_trt.conformance.goldens import FloatArray, Recording
+from live2diff_trt.engine.deviation import deviation, relative_error
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser
 from live2diff_trt.runtime.kv_ring import Array, KvRing

@@ -124,10 +124,12 @@ def _open_network(
 
     unet = load_unet(goldens.configuration, goldens.weights())
     if backend == "tensorrt":
-        from live2diff_trt.conformance.tensorrt_network import open_tensorrt_network
+        from live2diff_trt.conformance.tensorrt_network import build_recorded_plans, open_tensorrt_network
 
-        with open_tensorrt_network(unet, spec, options) as network:
-            yield network
+        with tempfile.TemporaryDirectory(prefix="live2diff-conformance-") as scratch:
+            stored = build_recorded_plans(Path(scratch), unet, spec, options)
+            with open_tensorrt_network(stored, spec, options) as network:
+                yield network
         return
     if backend == "torch":
         from live2diff_trt.conformance.torch_network import TorchNetwork

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from live2diff_trt.bundle.manifest import Bundle, FileRecord, Manifest
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.flavour import choose_flavour
-from live2diff_trt.engine.store import PlanStore
+from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.export.unet_graphs import write_unet_graphs
 from live2diff_trt.kernels.device_tensor import DeviceTensor
@@ -87,33 +86,38 @@ class TensorRTNetwork:
             self._session.memory.upload(target.row(row), value)
 
 
-@contextmanager
-def open_tensorrt_network(unet: CausalUNet, spec: StreamSpec, options: TensorRTOptions) -> Iterator[TensorRTNetwork]:
-    """Export a network, build its plans for the GPU of this machine, and open them; all of it in a scratch folder.
+def build_recorded_plans(folder: Path, unet: CausalUNet, spec: StreamSpec, options: TensorRTOptions) -> StoredPlans:
+    """Export a network and build its plans for the GPU of this machine, all inside ``folder``.
 
     Args:
-        unet: with weights in float32; they are rounded to the spec's dtype.
-        spec: the stream.
+        folder: exists; what is written to it is of no use but for ``open_tensorrt_network``.
+        unet: with weights in float32; it is rounded to the spec's dtype in place.
+        spec: the stream. Its step list only says how many rows the plans have, unless the options do.
         options: form, rows, flavour and device.
     """
     gpu = require_gpu(options.device)
     flavour, _ = choose_flavour(options.flavour, gpu.compute_capability)
-    with tempfile.TemporaryDirectory(prefix="live2diff-conformance-") as scratch:
-        bundle = write_unet_bundle(Path(scratch) / "bundle", unet, spec)
-        build = BuildOptions(gpu.compute_capability, gpu.compute_capability, options.form, options.rows)
-        stored = build_plans(bundle, flavour, PlanStore(Path(scratch) / "plans"), build)
-        Device(options.device).set_current()
-        facts = stored.facts(gpu)
-        measured = measure_plans(stored, flavour, facts)
-        session = open_unet(spec, stored, flavour, facts, max(measured["scratch_bytes"].values()), options.device)
-        try:
-            yield TensorRTNetwork(session)
-        finally:
-            session.close()
+    build = BuildOptions(gpu.compute_capability, gpu.compute_capability, options.form, options.rows)
+    return build_plans(write_unet_bundle(folder / "bundle", unet, spec), flavour, PlanStore(folder / "plans"), build)
+
+
+@contextmanager
+def open_tensorrt_network(stored: StoredPlans, spec: StreamSpec, options: TensorRTOptions) -> Iterator[TensorRTNetwork]:
+    """Open the plans of a network for any step list, and close them at the end."""
+    gpu = require_gpu(options.device)
+    flavour, _ = choose_flavour(options.flavour, gpu.compute_capability)
+    Device(options.device).set_current()
+    facts = stored.facts(gpu)
+    measured = facts.load_measured() or measure_plans(stored, flavour, facts)
+    session = open_unet(spec, stored, flavour, facts, max(measured["scratch_bytes"].values()), options.device)
+    try:
+        yield TensorRTNetwork(session)
+    finally:
+        session.close()
 
 
 def write_unet_bundle(folder: Path, unet: CausalUNet, spec: StreamSpec) -> Bundle:
-    """Write the UNet's graphs alone, and return them as a bundle. It is opened by nobody else, so no file is verified."""
+    """Write the UNet's graphs alone and return them as a bundle. Nobody else opens it, so nothing is hashed."""
     folder.mkdir()
     initialisers = write_unet_graphs(folder, unet.to(getattr(torch, spec.dtype)), spec)
     files = {path.name: FileRecord(path.stat().st_size, "") for path in folder.iterdir()}

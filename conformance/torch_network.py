@@ -44,8 +44,8 @@ class TorchNetwork:
         view = ring.view()
         attend = StreamingAttend(
             {place: (torch.from_numpy(k), torch.from_numpy(v)) for place, (k, v) in ring.past.items()},
-            torch.from_numpy(view.position),
-            torch.from_numpy(view.past_position),
+            torch.tensor(view.position),
+            torch.tensor(view.past_position),
             torch.from_numpy(view.past_bias("float32")),
             self._heads,
         )

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import ModelProto
 
-from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.arena import arena_of
 from live2diff_trt.engine.errors import PlanBuildError, PlanStoreError
 from live2diff_trt.engine.flavour import ComputeCapability, Flavour, build_target, refuse_target
+from live2diff_trt.engine.networks import Network, collect_networks
 from live2diff_trt.engine.plan_builder import PlanOptions, build_plan
 from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, POSITION_TABLES_FILE, Form, PlanKey, PlanManifest
 from live2diff_trt.engine.split import UNetSplit
-from live2diff_trt.engine.split_graph import cut_unet, load_position_tables
+from live2diff_trt.engine.split_graph import load_position_tables
 from live2diff_trt.engine.store import PlanStore, StoredPlans, generator, record_files
 
 logger = logging.getLogger(__name__)
@@ -67,38 +64,6 @@ class BuildProgress:
 OnProgress = Callable[[BuildProgress], None]
 
 
-@dataclass(frozen=True, eq=False)
-class _Network:
-    """What one plan is built from.
-
-    Attributes:
-        path: of the bundle's graph; weights lie beside it.
-        model: the graph, where it is not the file's own.
-        dimensions: values of its symbolic dimensions.
-        of_unet: whether it holds weights of the UNet.
-        channels_last: inputs and outputs that lie in memory as channels last.
-    """
-
-    name: str
-    path: Path
-    model: ModelProto | None = None
-    dimensions: Mapping[str, int] = field(default_factory=dict)
-    of_unet: bool = False
-    channels_last: frozenset[str] = frozenset()
-
-    def serialise(self) -> bytes:
-        """Return the graph, without the weights that lie beside it."""
-        if self.model is not None:
-            return self.model.SerializeToString()
-        try:
-            return onnx.load(self.path, load_external_data=False).SerializeToString()
-        except (DecodeError, OSError) as error:
-            raise BundleError(
-                f"{self.path} is not a readable ONNX graph ({error})",
-                "Export the bundle again with `live2diff-trt export`",
-            ) from error
-
-
 def plan_key(bundle: Bundle, flavour: Flavour, options: BuildOptions) -> PlanKey:
     """Return the key of the plans that ``build_plans`` makes; raise PlanBuildError if rows are out of range."""
     rows = bundle.spec.steps if options.rows is None else options.rows
@@ -138,7 +103,7 @@ def build_plans(
     refuse_target(flavour, options.target, options.gpu)
     started = time.perf_counter()
     with store.writing(key, replace=overwrite) as folder:
-        split, networks = _collect_networks(bundle, key)
+        split, networks = collect_networks(bundle, key)
         plans = {}
         for index, network in enumerate(networks):
             plan = _build(flavour, network, options, index, len(networks), on_progress)
@@ -168,50 +133,8 @@ def _open_valid(store: PlanStore, key: PlanKey) -> StoredPlans | None:
         return None
 
 
-def _collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, list[_Network]]:
-    """Return how the UNet is cut, in the split form, and all networks."""
-
-    def network(name: str, of_unet: bool = False, **dimensions: int) -> _Network:
-        return _Network(name, bundle.file(f"{name}.onnx"), dimensions=dimensions, of_unet=of_unet)
-
-    hoisted = [
-        network("prompt_kv", of_unet=True, rows=1, tokens=bundle.spec.prompt_tokens),
-        network("time_embed", of_unet=True, rows=1),
-        network("depth_embed", of_unet=True, frames=1),
-    ]
-    # A recording of the UNet alone comes without what surrounds it.
-    surrounding = {
-        "text_encoder": {"rows": 1},
-        "vae_encoder": {"frames": 1},
-        "depth": {"frames": 1},
-        "vae_decoder": {"frames": 1},
-    }
-    before = [
-        *(
-            _Network(name, bundle.file(f"{name}.onnx"), dimensions=sizes)
-            for name, sizes in surrounding.items()
-            if f"{name}.onnx" in bundle.manifest.files
-        ),
-        *hoisted,
-    ]
-    if key.form == "whole":
-        return None, [
-            *before,
-            network("unet_warmup", of_unet=True),
-            network("unet", of_unet=True, rows=key.rows),
-        ]
-    path = bundle.file("unet.onnx")
-    cut = cut_unet(path, bundle.spec, key.rows)
-    channels_last = frozenset(tensor.name for tensor in cut.split.tensors if tensor.channels_last)
-    segments = [
-        _Network(segment.name, path, model, of_unet=True, channels_last=channels_last)
-        for segment, model in zip(cut.split.segments, cut.models, strict=True)
-    ]
-    return cut.split, [*before, *segments]
-
-
 def _build(
-    flavour: Flavour, network: _Network, options: BuildOptions, index: int, plans: int, on_progress: OnProgress
+    flavour: Flavour, network: Network, options: BuildOptions, index: int, plans: int, on_progress: OnProgress
 ) -> bytes:
     plan_options = PlanOptions(
         target=options.target,

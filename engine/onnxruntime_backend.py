@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.signature import GraphSignature
 from live2diff_trt.engine.errors import BackendError
-from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph
+from live2diff_trt.engine.onnxruntime_graph import adapt_graph, read_adapted_graph
 
 Array = NDArray[Any]
 ProviderName = Literal["cpu", "cuda"]
@@ -74,7 +75,7 @@ class OnnxGraphs:
         self._prepare_provider()
 
     def open(self, name: str) -> OnnxGraph:
-        """Open a graph.
+        """Open a graph by its signature's name.
 
         Raises:
             BundleError: if ONNX Runtime can't read the graph.
@@ -82,13 +83,23 @@ class OnnxGraphs:
         """
         signature = self._signatures[name]
         path = self._folder / signature.file
+        return self._open(read_adapted_graph(path), signature, str(path))
+
+    def open_model(self, model: ModelProto, signature: GraphSignature) -> OnnxGraph:
+        """Open a graph that has no file, whose weights are the folder's; raises what ``open`` does.
+
+        ``model`` is adapted to ONNX Runtime in place.
+        """
+        return self._open(adapt_graph(model), signature, f"{signature.name} of {self._folder}")
+
+    def _open(self, model: bytes, signature: GraphSignature, origin: str) -> OnnxGraph:
         try:
             session = self._runtime.InferenceSession(
-                read_adapted_graph(path), self._session_options(), providers=[_PROVIDERS[self._options.provider]]
+                model, self._session_options(), providers=[_PROVIDERS[self._options.provider]]
             )
         except self._errors as error:
             raise BundleError(
-                f"ONNX Runtime can't open {path}: {_first_line(error)}",
+                f"ONNX Runtime can't open {origin}: {_first_line(error)}",
                 "Export the bundle again with `live2diff-trt export`",
             ) from error
         self._refuse_another_provider(session)

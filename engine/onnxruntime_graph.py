@@ -13,23 +13,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from live2diff_trt.bundle.errors import BundleError
 
 
 def read_adapted_graph(path: Path) -> bytes:
-    """Read a graph and return it with every GroupNormalization replaced; its weights stay in their data file.
-
-    Raises:
-        BundleError: if the file is not an ONNX graph.
-    """
+    """Read a graph and return it as ``adapt_graph`` does; raise BundleError if the file is not an ONNX graph."""
     try:
-        model = onnx.load(path, load_external_data=False)
+        return adapt_graph(onnx.load(path, load_external_data=False))
     except (DecodeError, OSError) as error:
         raise BundleError(
             f"{path} is not a readable ONNX graph ({error})", "Export the bundle again with `live2diff-trt export`"
         ) from error
+
+
+def adapt_graph(model: ModelProto) -> bytes:
+    """Replace every GroupNormalization, in place, and return the graph; its weights stay in their data file."""
     nodes = [replacement for node in model.graph.node for replacement in _adapt(node, model.graph)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

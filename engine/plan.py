@@ -60,7 +60,7 @@ class Plan:
         if size < self.scratch_bytes:
             raise PlanError(
                 f"the plan {self.name} needs {self.scratch_bytes} bytes of scratch memory, not {size}",
-                "Delete measured.json beside the plans, so that they are measured again",
+                "Delete the files measured-*.cache beside the plans, so that they are measured again",
             )
         self._context.set_device_memory(address, size)
 

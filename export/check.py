@@ -15,8 +15,9 @@ from torch import nn
 from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.signature import GraphSignature, TensorSpec
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.conformance.deviation import deviation
+from live2diff_trt.engine.deviation import deviation
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.engine.random_inputs import random_input
 from live2diff_trt.export.wrappers import (
     DepthEmbedGraph,
     PromptKvGraph,
@@ -33,7 +34,6 @@ over the few positions of a small size amplifies that: only an export in float32
 """
 
 _SYMBOLIC_SIZES = {"rows": 3, "frames": 3, "tokens": 7}  # none of them a size that was traced
-_INTEGER_BOUNDS = {"timesteps": 1000, "position": 16, "past_position": 16, "token_ids": 400}
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,5 @@ def check_graph(folder: Path, module: nn.Module, border: GraphSignature) -> Iter
 
 
 def _random_tensor(spec: TensorSpec, seed: int) -> NDArray[Any]:
-    generator = np.random.default_rng(seed)
     shape = tuple(_SYMBOLIC_SIZES[size] if isinstance(size, str) else size for size in spec.shape)
-    if spec.name in _INTEGER_BOUNDS:
-        return generator.integers(0, _INTEGER_BOUNDS[spec.name], shape).astype(spec.dtype)
-    if spec.name == "past_bias":
-        return np.where(generator.random(shape) < 0.3, -np.inf, 0).astype(spec.dtype)
-    return generator.standard_normal(shape).astype(spec.dtype)
+    return random_input(spec.name, shape, spec.dtype, np.random.default_rng(seed))

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from cuda.core import Device
 
+from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.engine.errors import BackendError, PlanStoreError
+from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.flavour import Flavour, choose_flavour
 from live2diff_trt.engine.gpu import Gpu, detect_gpu
 from live2diff_trt.engine.plan_manifest import PlanKey
@@ -91,7 +92,7 @@ def open_session(
         raise
     logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
     if fresh_context and "overhead_bytes" not in measured:
-        overhead = free_before - free_memory(options.device) - estimate.allocated
+        overhead = max(0, free_before - free_memory(options.device) - estimate.allocated)
         facts.save_measured({**measured, "overhead_bytes": overhead})
     return pipeline
 
@@ -137,7 +138,7 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
 
 def _check_window(spec: StreamSpec) -> None:
     if (spec.window, spec.sink) != (WINDOW, SINK):
-        raise PlanStoreError(
+        raise SpecError(
             f"the CUDA kernels are for a window of {WINDOW} frames, {SINK} of them a sink; this bundle has "
             f"{spec.window} and {spec.sink}",
             "Run it with --backend onnxruntime",

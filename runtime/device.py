@@ -88,7 +88,11 @@ class DeviceMemory:
             self.stream.sync()
         for buffer in self._buffers.values():
             buffer.close(self.stream)
-        self._buffers.clear()
+        if self._buffers:
+            self._buffers.clear()
+            self.stream.sync()
+            # The driver's pool keeps what was freed for the next allocation; other processes may want it.
+            checked(driver.cuMemPoolTrimTo(self.device.memory_resource.handle, 0))
 
     def __enter__(self) -> DeviceMemory:
         return self

@@ -136,7 +136,7 @@ class FrameExchange:
         return DevicePicture(self._source, width, height, width * 3, owner=None)
 
     def nothing(self) -> DevicePicture:
-        """Return what a tick sees that no picture comes in with: a pixel that is always there, and counts for nothing."""
+        """Return what a tick sees that no picture comes in with: a pixel that is always there."""
         return DevicePicture(self._source, 1, 1, 3, owner=None)
 
     def send_parameters(self, slot: FrameSlot) -> None:

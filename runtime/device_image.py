@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,9 @@ class DeviceImage:
     """A finished picture on the device: uint8 RGB, [height, width, 3], contiguous.
 
     The receiver owns it: it is never written again and lives as long as this object or a view of it. It is complete
-    when it is delivered: no stream needs to be waited for. Other libraries take it by DLPack (``torch.from_dlpack``)
-    or ``__cuda_array_interface__`` (CuPy, Numba).
+    when it is delivered: no stream needs to be waited for. Work that still reads it on another stream must be done
+    before the last of them is let go, as its memory is then used for the next picture. Other libraries take it by
+    DLPack (``torch.from_dlpack``) or ``__cuda_array_interface__`` (CuPy, Numba).
 
     Attributes:
         shape: (height, width, 3).
@@ -78,7 +80,7 @@ def view_picture(image: object, stream: Stream, device_id: int) -> DevicePicture
     """
     view = StridedMemoryView.from_any_interface(image, int(stream.handle))
     shape = tuple(view.shape)
-    strides = tuple(view.strides) if view.strides is not None else (shape[-2] * 3, 3, 1)
+    strides = tuple(view.strides) if view.strides is not None else tuple(prod(shape[axis:]) for axis in (1, 2, 3))
     good = len(shape) == 3 and shape[2:] == (3,) and 0 not in shape and strides[1:] == (3, 1)
     if not good or view.dtype != np.uint8 or view.device_id != device_id:
         raise FrameError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,22 +52,11 @@ class KvWindow:
         return self._counts.copy()
 
     def view(self) -> WindowView:
-        """Return what the next tick sees. Changes nothing."""
+        """Return what the next tick sees; read-only arrays. Changes nothing."""
         rolling = self._window - self._sink
-        count = self._counts[:, None]
-        newest = self._sink + np.minimum(self._counts, rolling - 1)
-        slot = np.arange(self._window)
-        # The youngest frame that went to this slot came `age` ticks before the new one; 0 < age <= rolling.
-        age = (count - 1 - (slot - self._sink)) % rolling + 1
-        in_sink = slot < self._sink
-        visible = in_sink | ((age < rolling) & (age <= count))
-        past_position = np.where(visible & ~in_sink, newest[:, None] - age, slot)
-        return WindowView(
-            position=newest.astype(np.int32),
-            past_position=past_position.astype(np.int32),
-            visible=visible,
-            write_slot=(self._sink + self._counts % rolling).astype(np.int32),
-        )
+        # Once the window rolls, views repeat: only the count's place on the ring matters.
+        counts = tuple(count if count < rolling else rolling + count % rolling for count in self._counts.tolist())
+        return _view(counts, self._window, self._sink)
 
     def advance(self, active: Sequence[bool]) -> None:
         """Count one more frame in every row that held a real one in this tick. Changes the counts in place."""
@@ -75,3 +65,26 @@ class KvWindow:
     def reset(self) -> None:
         """Forget every streamed frame."""
         self._counts[:] = 0
+
+
+@lru_cache(maxsize=1024)
+def _view(counts: tuple[int, ...], window: int, sink: int) -> WindowView:
+    """Return what rows see into which ``counts`` frames were streamed. Cached: it is asked for in every tick."""
+    rolling = window - sink
+    streamed = np.array(counts, np.int64)
+    newest = sink + np.minimum(streamed, rolling - 1)
+    slot = np.arange(window)
+    # The youngest frame that went to this slot came `age` ticks before the new one; 0 < age <= rolling.
+    age = (streamed[:, None] - 1 - (slot - sink)) % rolling + 1
+    in_sink = slot < sink
+    visible = in_sink | ((age < rolling) & (age <= streamed[:, None]))
+    past_position = np.where(visible & ~in_sink, newest[:, None] - age, slot)
+    arrays = (
+        newest.astype(np.int32),
+        past_position.astype(np.int32),
+        visible,
+        (sink + streamed % rolling).astype(np.int32),
+    )
+    for array in arrays:
+        array.flags.writeable = False
+    return WindowView(*arrays)

@@ -14,6 +14,7 @@ from typing import Any
 
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.errors import StreamClosedError
@@ -113,8 +114,8 @@ class Stream:
 
         Args:
             image: uint8 RGB, [any height, any width, 3]. It is read before this returns, not kept and not changed.
-                On a GPU it may lie on the device (DLPack or ``__cuda_array_interface__``); what its own stream still
-                does to it is waited for.
+                On a GPU it may lie on the device (DLPack or ``__cuda_array_interface__``): what its own stream still
+                does to it is waited for, and it must not change before this frame or a later one was delivered.
             time_of_frame: its presentation time in seconds; counted at 25 frames a second if not given.
 
         Raises:
@@ -131,8 +132,7 @@ class Stream:
         Args:
             source: frames.
             ahead: how many frames are taken before the oldest result is waited for. 1 keeps a GPU busy while the next
-                frame is decoded; 0 delivers each frame as early as possible. A picture on the device must not change
-                until ``ahead`` more frames were taken.
+                frame is decoded; 0 delivers each frame as early as possible.
         """
         leaving: deque[_Leaving] = deque()
         for frame in source:
@@ -231,8 +231,13 @@ def _unpack(frame: SourceFrame | Image) -> tuple[Image, Fraction | None]:
 def _open_pipeline(bundle: Bundle, spec: StreamSpec, options: BackendOptions, seed: int) -> Pipeline:
     """Open the backend that the options are of; only that one's packages are imported."""
     if isinstance(options, TensorRTOptions):
-        from live2diff_trt.runtime.cuda_session import open_cuda_pipeline
-
+        try:
+            from live2diff_trt.runtime.cuda_session import open_cuda_pipeline
+        except ImportError as error:
+            raise BackendError(
+                f"TensorRT's runtime needs a package that is not installed ({error})",
+                "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
+            ) from error
         return open_cuda_pipeline(bundle, spec, options, seed)
     from live2diff_trt.runtime.host_pipeline import HostPipeline
 

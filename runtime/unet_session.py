@@ -59,6 +59,8 @@ def open_unet(
     runtime = PlanRuntime(flavour, facts.load_runtime_cache())
     try:
         plans = {name: runtime.open(name, stored.plan_bytes(name)) for name in stored.manifest.plans}
+        if facts.load_runtime_cache() is None:  # it was lost after the plans were measured
+            keep_runtime_cache(runtime, facts)
         _share_scratch(memory, plans, scratch)
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key

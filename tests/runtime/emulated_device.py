@@ -1,7 +1,7 @@
 """A GPU in host memory, as far as the runtime knows one: blocks, streams, events, graphs, and the driver's copies.
 
-It is as lazy as a GPU may be, and as strict: enqueued work is done when somebody waits for it and never before; memory is
-0xFF, which is no number, until it was written and after it was freed; what touches memory that is not allocated fails.
+It is as lazy as a GPU may be, and as strict: enqueued work is done when somebody waits for it and never before; memory
+is 0xFF, which is no number, until it was written and after it was freed; what touches memory that is not there fails.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ Array = NDArray[Any]
 ALIGNMENT = 256
 
 
-class EmulatedFault(Exception):
+class EmulationError(Exception):
     """What a GPU would answer with an illegal address, or worse."""
 
 
 class AddressSpace:
-    """Memory of one kind, by address. Freed memory stays mapped and poisoned while the space lives."""
+    """Memory of one kind, by address. Freed memory stays mapped while the space lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, poisoned: bool) -> None:
+        self._poisoned = poisoned
         self._starts: list[int] = []
         self._sizes: dict[int, int] = {}
         self._blocks: dict[int, Array] = {}
@@ -39,10 +40,12 @@ class AddressSpace:
         return sum(self._sizes.values())
 
     def allocate(self, size: int) -> int:
-        """Return the address of poisoned memory."""
+        """Return the address of memory in which nothing was written."""
         if size < 1:
-            raise EmulatedFault(f"an allocation of {size} bytes has no address")
-        block = np.full(size + ALIGNMENT, 0xFF, np.uint8)
+            raise EmulationError(f"an allocation of {size} bytes has no address")
+        block = np.empty(size + ALIGNMENT, np.uint8)
+        if self._poisoned:
+            block[:] = 0xFF
         address = -(-block.ctypes.data // ALIGNMENT) * ALIGNMENT
         start = address - block.ctypes.data
         self._blocks[address] = block[start : start + size]
@@ -51,7 +54,7 @@ class AddressSpace:
         return address
 
     def free(self, address: int) -> None:
-        """Poison a block; nobody may touch it any more."""
+        """Overwrite a block; nobody may touch it any more."""
         del self._sizes[address]
         self._starts.remove(address)
         self._blocks[address][:] = 0xFF
@@ -62,10 +65,10 @@ class AddressSpace:
         return index >= 0 and address + size <= self._starts[index] + self._sizes[self._starts[index]]
 
     def view(self, address: int, shape: Sequence[int], dtype: str) -> Array:
-        """Return an array over allocated memory; raise EmulatedFault where it is not."""
+        """Return an array over allocated memory; raise EmulationError where it is not."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if not self.holds(address, size):
-            raise EmulatedFault(f"illegal address {address:#x}, {size} bytes")
+            raise EmulationError(f"illegal address {address:#x}, {size} bytes")
         block = self._starts[bisect_right(self._starts, address) - 1]
         return self._blocks[block][address - block : address - block + size].view(dtype).reshape(shape)
 
@@ -84,8 +87,8 @@ class EmulatedGpu:
     compute_capability = (8, 9)
 
     def __init__(self) -> None:
-        self.memory = AddressSpace()
-        self.pinned = AddressSpace()
+        self.memory = AddressSpace(poisoned=True)
+        self.pinned = AddressSpace(poisoned=False)  # most of it is never touched
         self.streams: dict[int, EmulatedStream] = {}
         self.total = 4 << 30
         self.waits = 0
@@ -96,6 +99,16 @@ class EmulatedGpu:
     def free_bytes(self) -> int:
         """What is not allocated."""
         return self.total - self.memory.allocated
+
+    @property
+    def memory_resource(self) -> EmulatedGpu:
+        """The pool that allocations come from."""
+        return self
+
+    @property
+    def handle(self) -> int:
+        """The pool's."""
+        return id(self)
 
     def set_current(self) -> None:
         """Make it the thread's device."""
@@ -176,13 +189,13 @@ class EmulatedStream:
     def sync(self) -> None:
         """Wait for all work."""
         if self.recorded is not None:
-            raise EmulatedFault("a stream that captures can't be waited for")
+            raise EmulationError("a stream that captures can't be waited for")
         EmulatedEvent(self, self.submitted).sync()
 
     def record(self) -> EmulatedEvent:
         """Return an event behind all work so far."""
         if self.recorded is not None:
-            raise EmulatedFault("an event inside a capture can't be waited for")
+            raise EmulationError("an event inside a capture can't be waited for")
         return EmulatedEvent(self, self.submitted)
 
 
@@ -219,7 +232,7 @@ class EmulatedGraphBuilder:
     def complete(self) -> EmulatedGraph:
         """Return what was recorded."""
         if not self.stream.recorded:
-            raise EmulatedFault("nothing was captured")
+            raise EmulationError("nothing was captured")
         return EmulatedGraph(tuple(self.stream.recorded))
 
     def close(self) -> None:
@@ -240,7 +253,7 @@ class EmulatedGraph:
         """Enqueue all of it."""
         works = self.works
         if not works:
-            raise EmulatedFault("the graph was closed")
+            raise EmulationError("the graph was closed")
 
         def run() -> None:
             for work in works:
@@ -268,6 +281,10 @@ class EmulatedDriver:
     def cuMemGetInfo(self) -> tuple[_Result, int, int]:  # noqa: N802 # the driver's own names
         """Return free and total bytes."""
         return _Result.CUDA_SUCCESS, self._gpu.free_bytes, self._gpu.total
+
+    def cuMemPoolTrimTo(self, pool: int, size: int) -> tuple[_Result]:  # noqa: N802
+        """Keep nothing for later: freed memory is gone already."""
+        return (_Result.CUDA_SUCCESS,)
 
     def cuMemcpyHtoDAsync(self, target: int, source: int, size: int, stream: int) -> tuple[_Result]:  # noqa: N802
         """Copy up."""
@@ -299,7 +316,7 @@ class EmulatedDriver:
     def cuMemcpyDtoDAsync(self, target: int, source: int, size: int, stream: int) -> tuple[_Result]:  # noqa: N802
         """Copy on the device; the ranges must not overlap."""
         if abs(target - source) < size:
-            raise EmulatedFault(f"a copy of {size} bytes from {source:#x} to {target:#x} overlaps itself")
+            raise EmulationError(f"a copy of {size} bytes from {source:#x} to {target:#x} overlaps itself")
 
         def copy() -> None:
             memory = self._gpu.memory

@@ -1,4 +1,4 @@
-"""Puts the emulation in the place of CUDA and TensorRT, so that ``Stream.open`` opens its TensorRT pipeline on a CPU."""
+"""Puts the emulation in the place of CUDA and TensorRT: ``Stream.open`` then opens its TensorRT pipeline on a CPU."""
 
 from __future__ import annotations
 

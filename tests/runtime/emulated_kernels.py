@@ -1,4 +1,4 @@
-"""The CUDA kernels' entry points on emulated memory: the launchers are the real ones, what they launch is the reference.
+"""The CUDA kernels' entry points on emulated memory: the launchers are the real ones, they launch the reference.
 
 Every entry point takes what its C++ counterpart takes, in that order: addresses, strides in elements, integers.
 """
@@ -18,7 +18,7 @@ from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import ELEMENT_TYPES, entry_points
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import SLOT_COPY
-from tests.runtime.emulated_device import AddressSpace, Array, EmulatedFault, EmulatedGpu, EmulatedStream
+from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu, EmulatedStream, EmulationError
 
 _KNOWN = {name for names in entry_points().values() for name in names}
 _UNTYPED = ("scatter_slots", "scatter_sink")
@@ -54,9 +54,9 @@ class EmulatedKernels(Kernels):
     ) -> None:
         """Enqueue an entry point with exactly these arguments."""
         if kernel not in _KNOWN or 0 in grid or not 1 <= block[0] * block[1] * block[2] <= 1024:
-            raise EmulatedFault(f"{kernel} can't be launched as {grid} blocks of {block} threads")
+            raise EmulationError(f"{kernel} can't be launched as {grid} blocks of {block} threads")
         if not all(type(argument) is int or isinstance(argument, np.integer) for argument in arguments):
-            raise EmulatedFault(f"{kernel} takes addresses and numpy integers, not {arguments}")
+            raise EmulationError(f"{kernel} takes addresses and numpy integers, not {arguments}")
         library: Any = self._library
         name, dtype, head_channels = _parse(kernel)
         launch = _Launch(library.gpu.memory, dtype, grid, block[0], head_channels)
@@ -75,7 +75,7 @@ def _parse(kernel: str) -> tuple[str, str, int]:
         return name, dtype, int(head[2])
     name, _, dtype = kernel.rpartition("_")
     if dtype not in ELEMENT_TYPES:
-        raise EmulatedFault(f"{kernel} has no element type")
+        raise EmulationError(f"{kernel} has no element type")
     return name, dtype, 0
 
 
@@ -113,14 +113,14 @@ class _Launch:
     def preprocess(self, parameters: int, image: int, width: int, height: int) -> None:
         tick = self._tick(parameters)
         target = self.memory.view(image, [3, height, width], self.dtype)
-        sizes = [int(tick[f"source_{side}"]) for side in ("width", "height")]
+        from_width, from_height = int(tick["source_width"]), int(tick["source_height"])
         crop = tuple(int(tick[f"crop_{side}"]) for side in ("left", "top", "width", "height"))
         if crop == (0, 0, 0, 0):  # as while a tick is captured; the sum of no pixels is divided by their weight
             target[:] = np.nan
             return
-        if crop != reference.cover_rectangle(*sizes, width, height):
-            raise EmulatedFault(f"{crop} is not what is kept of a picture of {sizes}")
-        source = self._picture(int(tick["source"]), int(tick["source_row_bytes"]), *sizes)
+        if crop != reference.cover_rectangle(from_width, from_height, width, height):
+            raise EmulationError(f"{crop} is not what is kept of {from_width}x{from_height}")
+        source = self._picture(int(tick["source"]), int(tick["source_row_bytes"]), from_width, from_height)
         target[:] = reference.preprocess(source, width, height)
 
     def postprocess(self, image: int, pixels: int, width: int, height: int) -> None:
@@ -143,7 +143,9 @@ class _Launch:
             np.fmax.reduce(depths, initial=-np.inf),
         )
 
-    def depth_to_image(self, depth_maps: int, depth_range: int, images: int, side: int, width: int, height: int) -> None:
+    def depth_to_image(
+        self, depth_maps: int, depth_range: int, images: int, side: int, width: int, height: int
+    ) -> None:
         frames = self.grid[2]
         low, high = self.memory.view(depth_range, [2], "float32")
         depths = self.memory.view(depth_maps, [frames, side, side], self.dtype).astype(np.float32)
@@ -249,7 +251,9 @@ class _Launch:
             return np.where(visible[:, :, None, None], values, np.float32(0))  # what is hidden is not read
 
         result = reference.streaming_attention(
-            *(side.gather(count) for side in (q, k, v)),
+            q.gather(count),
+            k.gather(count),
+            v.gather(count),
             seen(past_k),
             seen(past_v),
             tables,
@@ -269,7 +273,7 @@ class _Launch:
         frame = (positions, heads * self.head_channels)
         q, k, v, out, tables = self._attention_tensors(tensors, frame)
         past_k, past_v = (self._ring_rows(table, row + 1, frame)[row] for table in (past_k_rows, past_v_rows))
-        result = reference.warm_up_attention(*(side.gather(SINK) for side in (q, k, v)), tables, heads)
+        result = reference.warm_up_attention(q.gather(SINK), k.gather(SINK), v.gather(SINK), tables, heads)
         for index in range(SINK):
             out[index][:] = result[index]
             past_k[index], past_v[index] = k[index], v[index]

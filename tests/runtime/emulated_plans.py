@@ -21,7 +21,7 @@ from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.engine.plan import PlanTensor
 from live2diff_trt.engine.plan_builder import PlanOptions, fix_dimensions
-from tests.runtime.emulated_device import ALIGNMENT, Array, EmulatedFault, EmulatedGpu
+from tests.runtime.emulated_device import ALIGNMENT, Array, EmulatedGpu, EmulationError
 
 
 def build_emulated_plan(
@@ -90,7 +90,7 @@ def _describe(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(dimension.dim_value for dimension in tensor.shape.dim)
     if 0 in shape:
-        raise EmulatedFault(f"{value.name} is {shape}: plans have static shapes")
+        raise EmulationError(f"{value.name} is {shape}: plans have static shapes")
     return TensorSpec(value.name, shape, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
 
 

@@ -1,4 +1,4 @@
-"""The TensorRT pipeline on an emulated GPU: the same pictures as ONNX Runtime's, no waiting, and only the memory it said.
+"""The TensorRT pipeline on an emulated GPU: the same pictures as ONNX Runtime's, no waiting, no memory beyond its word.
 
 The emulation does enqueued work as late as it may, poisons memory, and fails where memory is touched that is not there.
 What is tested is the order of the work, its addresses and its memory; real kernels and plans have tests of their own.
@@ -25,6 +25,7 @@ from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.cuda_session import estimate_for
+from live2diff_trt.runtime.denoiser import PhiloxNoise
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame
@@ -69,14 +70,18 @@ class Bench:
     root: Path
     graphs: GraphCache
     plans: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
+    hosts: dict[int, HostPipeline] = field(default_factory=dict)
 
     def host(self, use: Use, steps: int = 2, seed: int = 0) -> list[FinishedFrame]:
         """Do something with a stream of ONNX Runtime."""
-        bundle = Bundle.open(self.bundle)
-        spec = bundle.spec.with_step_list(STEP_LISTS[steps])
-        with Stream(HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed)) as stream:
-            stream.set_prompt(PROMPT)
-            return use(stream)
+        if steps not in self.hosts:
+            bundle = Bundle.open(self.bundle)
+            spec = bundle.spec.with_step_list(STEP_LISTS[steps])
+            self.hosts[steps] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed)
+        stream = Stream(self.hosts[steps])
+        self.hosts[steps]._denoiser._noise = PhiloxNoise(seed, stream.spec.latent_shape)
+        stream.set_prompt(PROMPT)
+        return use(stream)
 
     def options(self, form: Form, rows: int, **options: Any) -> TensorRTOptions:
         """Build plans, unless they are there."""
@@ -145,11 +150,9 @@ def test_any_number_of_steps_runs_on_plans_of_any_rows(
     assert_alike(bench.device(run(pictures(20)), form, rows, steps), twenty(steps))
 
 
-@both_forms
-def test_eight_steps_in_chunks_of_three(
-    bench: Bench, gpu: EmulatedGpu, twenty: Callable[[int], list[FinishedFrame]], form: Form
-) -> None:
-    assert_alike(bench.device(run(pictures(20)), form, 3, 8), twenty(8))
+def test_eight_steps_in_chunks_of_three(bench: Bench, gpu: EmulatedGpu) -> None:
+    use = run(pictures(10))
+    assert_alike(bench.device(use, "split", 3, 8), bench.host(use, 8))
 
 
 @both_forms
@@ -186,7 +189,9 @@ def test_the_prompt_acts_on_the_next_tick(bench: Bench, gpu: EmulatedGpu, form: 
 
     found, unchanged = bench.device(use, form, rows=1), bench.device(run(frames), form, rows=1)
     assert_alike(found, bench.host(use))
-    assert [np.array_equal(a.image, b.image) for a, b in zip(found, unchanged, strict=True)] == [True] * 10 + [False] * 4
+    assert [np.array_equal(a.image, b.image) for a, b in zip(found, unchanged, strict=True)] == [True] * 10 + [
+        False
+    ] * 4
 
 
 @both_forms
@@ -282,7 +287,9 @@ def test_a_tick_is_one_launch_and_waits_for_nothing(bench: Bench, gpu: EmulatedG
             submitted = pipeline.tick(index, picture)
             down = ["copy down"] if submitted.finished is not None else []
             assert gpu.works == ["copy up", "copy up", "graph", *down]
-            assert gpu.waits == waits + (index >= 11)  # nobody fetched a picture: the slot of three ticks ago is waited for
+            assert gpu.waits == waits + (
+                index >= 11
+            )  # nobody fetched a picture: the slot of three ticks ago is waited for
             assert gpu.syncs <= syncs + 1
             pending.append(submitted.pending)
         assert sum(len(one.wait()) for one in pending) == 9 - steps
@@ -303,7 +310,7 @@ def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: Emula
 
 
 @both_forms
-@pytest.mark.parametrize(("rows", "steps"), [(1, 1), (2, 2), (3, 1), (2, 3), (3, 4), (3, 8)])
+@pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 1), (2, 3), (3, 8)])
 def test_the_estimate_is_the_allocation(bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int) -> None:
     with bench.stream(form, rows, steps) as stream:
         memory = pipeline_of(stream).parts.memory
@@ -335,7 +342,6 @@ def test_closing_frees_everything(bench: Bench, gpu: EmulatedGpu, form: Form) ->
 
 def test_pictures_on_their_way_survive_the_stream(bench: Bench, gpu: EmulatedGpu) -> None:
     frames = pictures(12)
-    found = []
     with bench.stream("split", 2, steps=1) as stream:
         for picture in frames[:8]:
             stream(picture)
@@ -357,14 +363,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(bench: Bench,
 def test_a_failure_while_opening_frees_everything(
     bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Refusal(Live2DiffError):
+    class RefusalError(Live2DiffError):
         """Stands for any."""
 
     def refuse(*_: object) -> None:
-        raise Refusal("it fails", "Try again")
+        raise RefusalError("it fails", "Try again")
 
     monkeypatch.setattr("live2diff_trt.runtime.tick.Tick.capture", refuse)
-    with pytest.raises(Refusal):
+    with pytest.raises(RefusalError):
         bench.stream("split", 2)
     gpu.finish()
     assert gpu.memory.allocated == 0

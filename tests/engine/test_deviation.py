@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from live2diff_trt.conformance.deviation import deviation
+from live2diff_trt.engine.deviation import deviation
 
 
 def test_equal_tensors_do_not_deviate() -> None:

@@ -1,0 +1,92 @@
+"""A bundle → the networks that its plans are built from, and that they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.plan_manifest import PlanKey
+from live2diff_trt.engine.split import UNetSplit
+from live2diff_trt.engine.split_graph import cut_unet
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What one plan is built from.
+
+    Attributes:
+        name: of the plan.
+        path: of the bundle's graph; weights lie beside it.
+        model: the graph, where it is not the file's own.
+        dimensions: values of its symbolic dimensions.
+        of_unet: whether it holds weights of the UNet.
+        channels_last: inputs and outputs that lie in memory as channels last.
+    """
+
+    name: str
+    path: Path
+    model: ModelProto | None = None
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    of_unet: bool = False
+    channels_last: frozenset[str] = frozenset()
+
+    def serialise(self) -> bytes:
+        """Return the graph, without the weights that lie beside it; raise BundleError if its file is damaged."""
+        if self.model is not None:
+            return self.model.SerializeToString()
+        try:
+            return onnx.load(self.path, load_external_data=False).SerializeToString()
+        except (DecodeError, OSError) as error:
+            raise BundleError(
+                f"{self.path} is not a readable ONNX graph ({error})",
+                "Export the bundle again with `live2diff-trt export`",
+            ) from error
+
+
+def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, list[Network]]:
+    """Return how the UNet is cut, in the split form, and all networks; raise BundleError if a graph is damaged."""
+
+    def network(name: str, of_unet: bool = False, **dimensions: int) -> Network:
+        return Network(name, bundle.file(f"{name}.onnx"), dimensions=dimensions, of_unet=of_unet)
+
+    hoisted = [
+        network("prompt_kv", of_unet=True, rows=1, tokens=bundle.spec.prompt_tokens),
+        network("time_embed", of_unet=True, rows=1),
+        network("depth_embed", of_unet=True, frames=1),
+    ]
+    # A recording of the UNet alone comes without what surrounds it.
+    surrounding = {
+        "text_encoder": {"rows": 1},
+        "vae_encoder": {"frames": 1},
+        "depth": {"frames": 1},
+        "vae_decoder": {"frames": 1},
+    }
+    before = [
+        *(
+            Network(name, bundle.file(f"{name}.onnx"), dimensions=sizes)
+            for name, sizes in surrounding.items()
+            if f"{name}.onnx" in bundle.manifest.files
+        ),
+        *hoisted,
+    ]
+    if key.form == "whole":
+        return None, [
+            *before,
+            network("unet_warmup", of_unet=True),
+            network("unet", of_unet=True, rows=key.rows),
+        ]
+    path = bundle.file("unet.onnx")
+    cut = cut_unet(path, bundle.spec, key.rows)
+    channels_last = frozenset(tensor.name for tensor in cut.split.tensors if tensor.channels_last)
+    segments = [
+        Network(segment.name, path, model, of_unet=True, channels_last=channels_last)
+        for segment, model in zip(cut.split.segments, cut.models, strict=True)
+    ]
+    return cut.split, [*before, *segments]

@@ -1,0 +1,191 @@
+"""The stream by TensorRT. Run with ``pytest -m gpu`` where a GPU and a flavour of TensorRT are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from live2diff_trt import Stream
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.build import BuildOptions, build_plans
+from live2diff_trt.engine.flavour import choose_flavour
+from live2diff_trt.engine.store import PlanStore
+from live2diff_trt.engine.tensorrt_options import PlanForm, TensorRTOptions
+from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
+from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
+from live2diff_trt.runtime.frame import FinishedFrame, Image
+
+pytestmark = pytest.mark.gpu
+
+STEP_LISTS = [(30,), (30, 40), (20, 30, 40), (0, 16, 32, 45)]
+
+
+@pytest.fixture(scope="module")
+def plans(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plans of both forms, for two rows."""
+    root = tmp_path_factory.mktemp("plans")
+    gpu = require_gpu(0).compute_capability
+    flavour, _ = choose_flavour("auto", gpu)
+    forms: tuple[PlanForm, ...] = ("split", "whole")
+    for form in forms:
+        build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(root), BuildOptions(gpu, gpu, form, rows=2))
+    return root
+
+
+def pictures(count: int, size: tuple[int, int] = (60, 80)) -> list[Image]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (*size, 3), np.uint8) for _ in range(count)]
+
+
+def finish(bundle: Path, options: Any, frames: list[Any], **others: Any) -> list[FinishedFrame]:
+    with Stream.open(bundle, prompt="a red fox", options=options, **others) as stream:
+        return list(stream.run(frames, ahead=1))
+
+
+def differences(found: list[FinishedFrame], wanted: list[FinishedFrame]) -> list[float]:
+    return [float(np.abs(a.image.astype(int) - b.image.astype(int)).mean()) for a, b in zip(found, wanted, strict=True)]
+
+
+@pytest.mark.parametrize("step_list", STEP_LISTS)
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_plans_for_two_rows_stream_any_number_of_steps_as_the_cpu_does(
+    tiny_bundle: Path, plans: Path, form: PlanForm, step_list: tuple[int, ...]
+) -> None:
+    frames = pictures(20)
+    on_cpu = finish(tiny_bundle, None, frames, step_list=step_list)
+    on_gpu = finish(tiny_bundle, TensorRTOptions(form=form, plans=plans), frames, step_list=step_list)
+    assert [frame.index for frame in on_gpu] == list(range(20))
+    assert max(differences(on_gpu, on_cpu)) < 1.5  # of 255 levels
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 500])
+def test_every_frame_comes_out_once_and_in_order(tiny_bundle: Path, plans: Path, count: int) -> None:
+    finished = finish(tiny_bundle, TensorRTOptions(plans=plans), pictures(count))
+    assert [frame.index for frame in finished] == list(range(count))
+    assert [frame.time for frame in finished] == [Fraction(index, 25) for index in range(count)]
+
+
+def test_a_second_clip_through_the_same_stream_repeats_the_first(tiny_bundle: Path, plans: Path) -> None:
+    with Stream.open(tiny_bundle, options=TensorRTOptions(plans=plans)) as stream:
+        first, second = list(stream.run(pictures(13))), list(stream.run(pictures(13), ahead=1))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, second, strict=True))
+
+
+def test_frames_may_change_their_size(tiny_bundle: Path, plans: Path) -> None:
+    frames = [*pictures(10), *pictures(3, (480, 640)), *pictures(2, (2160, 3840)), *pictures(4, (64, 64))]
+    on_cpu, on_gpu = finish(tiny_bundle, None, frames), finish(tiny_bundle, TensorRTOptions(plans=plans), frames)
+    assert max(differences(on_gpu, on_cpu)) < 1.5
+
+
+def test_a_prompt_acts_from_the_next_tick_on(tiny_bundle: Path, plans: Path) -> None:
+    frames = pictures(14)
+
+    def stream_with(options: Any) -> list[FinishedFrame]:
+        with Stream.open(tiny_bundle, prompt="a red fox", step_list=(30,), options=options) as stream:
+            finished = [frame for image in frames[:10] for frame in stream(image)]
+            stream.set_prompt("a watercolour cat")
+            return finished + [frame for image in frames[10:] for frame in stream(image)]
+
+    assert max(differences(stream_with(TensorRTOptions(plans=plans)), stream_with(None))) < 1.5
+
+
+_HASH_A_STREAM = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+from live2diff_trt import Stream
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+bundle, plans, form = sys.argv[1:]
+generator = np.random.default_rng(0)
+frames = [generator.integers(0, 256, (60, 80, 3), np.uint8) for _ in range(40)]
+digest = hashlib.sha256()
+with Stream.open(bundle, prompt="a red fox", options=TensorRTOptions(form=form, plans=Path(plans))) as stream:
+    for frame in stream.run(frames):
+        digest.update(frame.image.tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_two_processes_give_the_same_bits(tiny_bundle: Path, plans: Path, form: str) -> None:
+    command = [sys.executable, "-c", _HASH_A_STREAM, str(tiny_bundle), str(plans), form]
+    first, second = (subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(2))
+    assert len(first.strip()) == 64
+    assert first == second
+
+
+def test_pictures_may_come_and_go_on_the_device(tiny_bundle: Path, plans: Path) -> None:
+    import torch
+
+    frames = pictures(14)
+    wanted = finish(tiny_bundle, TensorRTOptions(plans=plans), frames)
+    on_device = [torch.from_numpy(frame).cuda() for frame in frames]
+    found = finish(tiny_bundle, TensorRTOptions(plans=plans, output="device"), on_device)
+    for one, other in zip(found, wanted, strict=True):
+        assert np.array_equal(torch.from_dlpack(one.image).cpu().numpy(), other.image)
+        assert np.array_equal(torch.as_tensor(one.image, device="cuda").cpu().numpy(), other.image)
+
+
+def test_the_callers_stream_is_waited_for(tiny_bundle: Path, plans: Path) -> None:
+    import torch
+
+    frames = pictures(12)
+    wanted = finish(tiny_bundle, TensorRTOptions(plans=plans), frames)
+
+    def write_late() -> Iterator[Any]:
+        side = torch.cuda.Stream()
+        for frame in frames:
+            given = torch.from_numpy(frame).pin_memory()
+            picture = torch.zeros(frame.shape, dtype=torch.uint8, device="cuda")
+            torch.cuda.synchronize()
+            with torch.cuda.stream(side):
+                torch.cuda._sleep(20_000_000)  # about ten milliseconds
+                picture.copy_(given, non_blocking=True)
+                yield picture
+
+    with Stream.open(tiny_bundle, prompt="a red fox", options=TensorRTOptions(plans=plans)) as stream:
+        found = list(stream.run(write_late()))
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(found, wanted, strict=True))
+
+
+def test_what_is_no_picture_is_refused_and_the_stream_goes_on(tiny_bundle: Path, plans: Path) -> None:
+    import torch
+
+    frames = pictures(12)
+    wanted = finish(tiny_bundle, TensorRTOptions(plans=plans), frames)
+    with Stream.open(tiny_bundle, prompt="a red fox", options=TensorRTOptions(plans=plans)) as stream:
+        found = []
+        for frame in frames:
+            with pytest.raises(FrameError):
+                stream(np.zeros((4, 4), np.uint8))
+            with pytest.raises(FrameError):
+                stream(torch.zeros(4, 4, 3, device="cuda"))
+            found += stream(frame)
+        found += stream.flush()
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(found, wanted, strict=True))
+
+
+def test_a_session_allocates_what_was_estimated(tiny_bundle: Path, plans: Path) -> None:
+    options = TensorRTOptions(plans=plans)
+    bundle = Bundle.open(tiny_bundle)
+    with Stream.open(tiny_bundle, options=options) as stream:
+        estimate = estimate_for(bundle, bundle.spec, options)
+        allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
+    assert estimate is not None
+    assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
+
+
+def test_a_session_that_does_not_fit_is_refused_before_anything_is_allocated(
+    tiny_bundle: Path, plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(tiny_bundle, TensorRTOptions(plans=plans), [])
+    monkeypatch.setattr("live2diff_trt.runtime.cuda_session.free_memory", lambda _: 1_000_000)
+    with pytest.raises(DeviceMemoryError, match="kv-cache ring"):
+        Stream.open(tiny_bundle, options=TensorRTOptions(plans=plans))
