@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-FlavourChoice = Literal["auto", "tensorrt", "tensorrt-rtx"]
+from live2diff_trt.engine.flavour import FlavourChoice
+
 PlanForm = Literal["split", "whole"]
 OutputPlace = Literal["host", "device"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 from cuda.core import Device
 
@@ -85,11 +86,12 @@ def open_session(
 
     started = time.perf_counter()
     unet = open_unet(spec, stored, flavour, facts, max(measured["scratch_bytes"].values()), options.device)
-    try:
-        pipeline = CudaPipeline(_surround(unet, bundle, spec, options), spec, seed)
-    except BaseException:
-        unet.close()
-        raise
+    with ExitStack() as opened:
+        opened.callback(unet.close)
+        parts = _surround(unet, bundle, spec, options)
+        opened.callback(parts.exchange.close)
+        pipeline = CudaPipeline(parts, spec, seed)
+        opened.pop_all()  # from here on the pipeline closes them
     logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
     if fresh_context and "overhead_bytes" not in measured:
         overhead = max(0, free_before - free_memory(options.device) - estimate.allocated)

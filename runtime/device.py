@@ -18,6 +18,7 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
+_GRAIN_BYTES = 512  # to a multiple of this TensorRT-RTX wants its scratch memory aligned
 
 
 class DeviceMemory:
@@ -42,8 +43,8 @@ class DeviceMemory:
         return self.device.device_id
 
     def allocate(self, purpose: str, size: int) -> int:
-        """Return the address of ``size`` zeroed bytes, 256-byte aligned; they live as long as the session."""
-        buffer = self.device.allocate(size, stream=self.stream)
+        """Return the address of ``size`` zeroed bytes, 512-byte aligned; they live as long as the session."""
+        buffer = self.device.allocate(-(-size // _GRAIN_BYTES) * _GRAIN_BYTES, stream=self.stream)
         buffer.fill(0, stream=self.stream)
         address = int(buffer.handle)
         self._buffers[address] = buffer

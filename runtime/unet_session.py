@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +56,9 @@ def open_unet(
     spec: StreamSpec, stored: StoredPlans, flavour: Flavour, facts: GpuFacts, scratch: int, device_id: int
 ) -> UNetSession:
     """Open every plan, and allocate what the UNet needs. ``scratch`` is what the greediest plan takes, in bytes."""
-    memory = DeviceMemory(device_id)
-    runtime = PlanRuntime(flavour, facts.load_runtime_cache())
-    try:
+    with ExitStack() as opened:
+        memory = opened.enter_context(DeviceMemory(device_id))
+        runtime = opened.enter_context(PlanRuntime(flavour, facts.load_runtime_cache()))
         plans = {name: runtime.open(name, stored.plan_bytes(name)) for name in stored.manifest.plans}
         if facts.load_runtime_cache() is None:  # it was lost after the plans were measured
             keep_runtime_cache(runtime, facts)
@@ -69,10 +70,7 @@ def open_unet(
         conditions = DeviceConditions(memory, plans, spec, key.rows, key.rows if key.form == "split" else spec.sink)
         unet = _open_form(memory, plans, kernels, spec, stored, ring, conditions, constants)
         conditions.set_steps(make_step_table(spec.step_list, spec.schedule).timesteps)
-    except BaseException:
-        runtime.close()
-        memory.close()
-        raise
+        opened.pop_all()  # from here on the session closes them
     return UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
 
 

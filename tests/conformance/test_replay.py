@@ -100,6 +100,7 @@ def test_a_report_names_the_worst_tensor(goldens: Goldens) -> None:
         assert values[name] == {
             "worst_error": worst.error,
             "worst_tensor": worst.tensor,
+            "worst_relative_error": max(deviation.relative for deviation in replay.deviations),
             "compared": len(replay.deviations),
         }
     assert (values["steps"], values["backend"], values["tolerance"]) == (2, "torch", 1e-4)

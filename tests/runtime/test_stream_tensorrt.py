@@ -62,7 +62,8 @@ def test_plans_for_two_rows_stream_any_number_of_steps_as_the_cpu_does(
     on_cpu = finish(tiny_bundle, None, frames, step_list=step_list)
     on_gpu = finish(tiny_bundle, TensorRTOptions(form=form, plans=plans), frames, step_list=step_list)
     assert [frame.index for frame in on_gpu] == list(range(20))
-    assert max(differences(on_gpu, on_cpu)) < 1.5  # of 255 levels
+    # Of 255 levels. TensorRT-RTX multiplies float32 as TF32, and every further step magnifies that a little.
+    assert max(differences(on_gpu, on_cpu)) < (1.5 if len(step_list) < 4 else 4)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 500])
@@ -129,7 +130,7 @@ def test_pictures_may_come_and_go_on_the_device(tiny_bundle: Path, plans: Path) 
     on_device = [torch.from_numpy(frame).cuda() for frame in frames]
     found = finish(tiny_bundle, TensorRTOptions(plans=plans, output="device"), on_device)
     for one, other in zip(found, wanted, strict=True):
-        assert np.array_equal(torch.from_dlpack(one.image).cpu().numpy(), other.image)
+        assert np.array_equal(torch.utils.dlpack.from_dlpack(one.image).cpu().numpy(), other.image)
         assert np.array_equal(torch.as_tensor(one.image, device="cuda").cpu().numpy(), other.image)
 
 
