@@ -1,4 +1,4 @@
-"""Everything measured on one GPU in one run: ``python -m live2diff_trt.benchmarks.bench_gpu BUNDLE``.
+"""Everything measured on one GPU in one run: ``live2diff-trt bench gpu BUNDLE --plans FOLDER``.
 
 The bundle is one that ``export --preset sd15 --random-weights --seed 0`` wrote: PyTorch's rows make the same network
 from the same seed. Plans are built if they are not there. Writes ``benchmarks/results/<gpu>-<date>.json``.
@@ -7,13 +7,13 @@ from the same seed. Plans are built if they are not there. Writes ``benchmarks/r
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -29,15 +29,12 @@ from live2diff_trt.benchmarks.gpu_stream import (
 from live2diff_trt.benchmarks.gpu_unet import time_unet_ticks
 from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, ResultsFile
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.cli.export import PresetChoice
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import PlanForm, TensorRTOptions
-from live2diff_trt.export.presets import PRESETS, Preset
+from live2diff_trt.export.presets import PRESETS, Preset, PresetName
 from live2diff_trt.runtime.cuda_session import open_cuda_pipeline, require_gpu
-
-logger = logging.getLogger(__name__)
 
 # Opens a stream in a process of its own, as a user's restart does, and looks at the GPU's memory from before its
 # context was made.
@@ -69,28 +66,39 @@ print(json.dumps({
 
 
 def bench_gpu(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    plans: Annotated[Path, typer.Option(help="Root of the plan store.")],
-    preset: Annotated[PresetChoice, typer.Option(help="What the bundle was exported from.")] = PresetChoice.sd15,
-    seed: Annotated[int, typer.Option(help="Of its random weights.")] = 0,
-    forms: Annotated[str, typer.Option(help="Forms to measure, the best first.")] = "split,whole",
-    samples: Annotated[int, typer.Option(min=1, help="Samples of each figure.")] = 200,
-    torch_rows: Annotated[bool, typer.Option(help="Whether PyTorch is measured beside.")] = True,
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS_FOLDER,
-) -> None:
-    """Measure PyTorch and TensorRT side by side, then whole frames, stages, kernels, start-up and memory."""
+    bundle: Path,
+    plans: Path,
+    *,
+    preset: PresetName = "sd15",
+    seed: int = 0,
+    forms: Sequence[PlanForm] = ("split", "whole"),
+    samples: int = 200,
+    torch_rows: bool = True,
+    out: Path = RESULTS_FOLDER,
+) -> Path:
+    """Measure PyTorch and TensorRT side by side, then whole frames, stages, kernels, start-up and memory.
+
+    Args:
+        bundle: its folder.
+        plans: root of the plan store.
+        preset: what the bundle was exported from. seed: of its random weights.
+        forms: to measure, the best first.
+        samples: of each figure.
+        torch_rows: whether PyTorch is measured beside.
+        out: folder of the results.
+
+    Returns:
+        The results' file.
+    """
     import torch
 
-    logging.basicConfig(level=logging.INFO)
-    known: tuple[PlanForm, ...] = ("split", "whole")
-    names = [form for form in known if form in forms.split(",")]
     results = ResultsFile()
-    for form in names:
+    for form in forms:
         _start(results, bundle, plans, form)
     add_gpu_limits(results, torch.device("cuda", 0))
     opened = Bundle.open(bundle, ())
     pipelines = {
-        form: open_cuda_pipeline(opened, opened.spec, TensorRTOptions(form=form, plans=plans), seed=0) for form in names
+        form: open_cuda_pipeline(opened, opened.spec, TensorRTOptions(form=form, plans=plans), seed=0) for form in forms
     }
     try:
         if torch_rows:
@@ -109,14 +117,12 @@ def bench_gpu(
         for pipeline in pipelines.values():
             pipeline.close()
     _show(results)
-    typer.echo(results.write(out))
+    return results.write(out)
 
 
-def _preset_of(bundle: Bundle, choice: PresetChoice) -> Preset:
+def _preset_of(bundle: Bundle, name: PresetName) -> Preset:
     spec = bundle.spec
-    return replace(
-        PRESETS[choice.value], width=spec.width, height=spec.height, dtype=spec.dtype, step_list=spec.step_list
-    )
+    return replace(PRESETS[name], width=spec.width, height=spec.height, dtype=spec.dtype, step_list=spec.step_list)
 
 
 def _show(results: ResultsFile) -> None:
@@ -145,7 +151,3 @@ def _start(results: ResultsFile, bundle: Path, plans: Path, form: PlanForm) -> N
     if form not in known:
         results.add_samples("startup/build", BACKEND, form, opened.spec, [seconds * 1000], bytes=stored.bytes)
     results.add_figure("memory/session", BACKEND, form, opened.spec, **answer)
-
-
-if __name__ == "__main__":
-    typer.run(bench_gpu)

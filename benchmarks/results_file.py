@@ -5,20 +5,38 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from live2diff_trt.benchmarks.record import command_line, describe_machine, read_clocks
 from live2diff_trt.benchmarks.timing import MeasurementError, percentiles
+from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.spec import StreamSpec
 
 RESULTS_FOLDER = Path("benchmarks/results")
 """From the repository's root."""
 
 _NAME = re.compile(r"unet_tick|frame|frame_latency|(stage|kernel|startup|memory)/[a-z0-9_.-]+")
+_CONTENTS = {"environment", "command", "entries"}
+
+
+class ResultsError(Live2DiffError):
+    """A results file is missing, damaged or of another format, or does not hold what was asked of it."""
+
+
+class EntryKey(NamedTuple):
+    """What tells an entry of a file from its others: two files' entries of one key measure the same."""
+
+    name: str
+    backend: str
+    form: str | None
+    steps: int | None
+    height: int | None
+    width: int | None
+    dtype: str | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,11 @@ class Entry:
     notes: dict[str, Any] = field(default_factory=dict)
     raw_ms: list[float] = field(default_factory=list)
 
+    @property
+    def key(self) -> EntryKey:
+        """What is measured, without the figures."""
+        return EntryKey(self.name, self.backend, self.form, self.steps, self.height, self.width, self.dtype)
+
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise MeasurementError(
@@ -65,6 +88,67 @@ class Entry:
             raise MeasurementError(
                 f"{self.name} of {self.backend} computed what is not a number", "Mend the backend before timing it"
             )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results file holds.
+
+    Attributes:
+        file_name: of the file it was read from.
+        environment: machine, GPU, versions, date and clocks, as ``ResultsFile`` writes them.
+        command: the one that was run.
+        entries: in the order in which they were measured; no two have the same key.
+    """
+
+    file_name: str
+    environment: Mapping[str, Any]
+    command: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def date(self) -> str:
+        """The day of the run in UTC, as in ``2026-11-23``."""
+        return str(self.environment["date"])
+
+
+def read_results(path: Path) -> Results:
+    """Read what ``ResultsFile.write`` wrote.
+
+    Raises:
+        ResultsError: the file can't be read, is of another format, or holds an entry twice.
+        MeasurementError: an entry has a name or an error that ``Entry`` refuses.
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path} can't be read: {error}", "Name a JSON file that `bench gpu` wrote") from error
+    if not isinstance(contents, dict) or set(contents) != _CONTENTS or not _describes_machine(contents["environment"]):
+        raise _of_another_format(path)
+    entries = tuple(_read_entry(path, entry) for entry in contents["entries"])
+    keys = [entry.key for entry in entries]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ResultsError(f"{path} holds {key.name} of {key.backend} twice", "Measure again")
+    return Results(path.name, contents["environment"], contents["command"], entries)
+
+
+def _describes_machine(environment: object) -> bool:
+    return isinstance(environment, dict) and environment.keys() >= {"date", "gpu", "versions"}
+
+
+def _read_entry(path: Path, entry: object) -> Entry:
+    if not isinstance(entry, dict) or set(entry) != {column.name for column in fields(Entry)}:
+        raise _of_another_format(path)
+    if entry["p50_ms"] is not None and not (isinstance(entry["p50_ms"], float | int) and entry["p50_ms"] > 0):
+        raise ResultsError(f"{path}: {entry['name']} took {entry['p50_ms']!r} ms, which is no time", "Measure again")
+    return Entry(**entry)
+
+
+def _of_another_format(path: Path) -> ResultsError:
+    return ResultsError(
+        f"{path} is not a results file, or of another format", "Name a JSON file that `bench gpu` wrote"
+    )
 
 
 class ResultsFile:

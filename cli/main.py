@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from live2diff_trt import __version__
 from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.cli.bench import bench
 from live2diff_trt.cli.build import build
 from live2diff_trt.cli.conformance import conformance
 from live2diff_trt.cli.console import messages, output, show_log
@@ -32,6 +33,7 @@ app.command()(build)
 app.command()(run)
 app.command()(conformance)
 app.command()(doctor)
+app.add_typer(bench, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

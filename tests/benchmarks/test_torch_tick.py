@@ -117,7 +117,7 @@ def test_attention_equals_that_of_the_model(attend: AttendName, count: int) -> N
     q, k, v = torch.from_numpy(draw(3, rows, positions, channels, seed=1))
     past_k, past_v = torch.from_numpy(draw(2, rows, window, positions, channels, seed=2))
     tables = PositionTables(*torch.from_numpy(draw(3, window, channels, seed=3)))
-    position, past_position = torch.from_numpy(view.position), torch.from_numpy(view.past_position)
+    position, past_position = torch.tensor(view.position), torch.tensor(view.past_position)
     bias = torch.from_numpy(view.past_bias("float32"))
     wanted = streaming_attention(q, k, v, past_k, past_v, tables, position, past_position, bias, heads)
     ours = _ATTENDS[attend]({"place": (past_k, past_v)}, buffers, heads)("place", q, k, v, tables)
