@@ -9,10 +9,16 @@ from live2diff_trt.benchmarks import page_prose, tables
 from live2diff_trt.benchmarks.counted_work import UNET_WORK, Stream, find_rates, find_unet_limit_ms
 from live2diff_trt.benchmarks.provenance import describe_run, gpu_of, repeat_command
 from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, Entry, Results, ResultsError, read_results, slug
-from live2diff_trt.benchmarks.tables import ATTENTION, Timed, find_stages, find_streams, find_timed, show_ms
+from live2diff_trt.benchmarks.tables import ATTENTION, find_stages
+from live2diff_trt.benchmarks.timed import Timed, find_streams, find_timed, show_ms
 
 PAGE = "performance.md"
 PLOTS = "plots"
+_ALTERNATIVES = {
+    "unet": "UNet tick by backend",
+    "tick": "where a tick's time goes",
+    "latency": "how interval and latency of frames are distributed",
+}
 
 
 def find_newest(folder: Path = RESULTS_FOLDER) -> list[Results]:
@@ -184,7 +190,7 @@ def _section(title: str, prose: str, table: str, results: Results, entries: Sequ
 
 def _show_plot(results: Results, stream: Stream, name: str, plots: Collection[str]) -> str:
     file_name = plot_name(results, stream, name)
-    return f"![{name}, {stream}]({PLOTS}/{file_name})" if file_name in plots else ""
+    return f"![{_ALTERNATIVES[name]}, {stream}]({PLOTS}/{file_name})" if file_name in plots else ""
 
 
 def _entries(timed: Sequence[Timed]) -> list[Entry]:

@@ -15,11 +15,13 @@ from matplotlib.patches import Patch
 from live2diff_trt.benchmarks.counted_work import Stream, find_unet_limit_ms
 from live2diff_trt.benchmarks.provenance import describe_run
 from live2diff_trt.benchmarks.results_file import Results
-from live2diff_trt.benchmarks.tables import PARTS_OF_ENTER, PARTS_OF_TICK, Timed, find_timed, show_ms
+from live2diff_trt.benchmarks.tables import PARTS_OF_ENTER, PARTS_OF_TICK
+from live2diff_trt.benchmarks.timed import Timed, find_timed, show_ms
 
 _WIDTH_INCHES = 8.0
 _DOTS_PER_INCH = 110
 _GREEN, _GREY = "#5b9a2f", "#9aa0a6"
+_BLUES = ("#27436f", "#3f65a3", "#5f86c4", "#7898cf", "#adc3e6")
 _COLOURS = ("#4c72b0", "#5b9a2f", "#dd8452", "#8172b3", "#c9b458")
 _NARROWEST_LABELLED = 0.07
 """Part of an axis that a piece of a bar must fill to have its figure written into it."""
@@ -66,9 +68,11 @@ def draw_tick(results: Results, stream: Stream) -> Figure | None:
     drawn = [stage for stage in stages if stage.who in complete and stage.name in (*PARTS_OF_TICK, *PARTS_OF_ENTER)]
     title = f"Where a tick's time goes, {stream}"
     figure, (whole, entering) = _make_figure(title, results, drawn, rows=2, bars=2 * len(complete) + 2)
-    _stack_bars(whole, {who: {part: found[part] for part in PARTS_OF_TICK} for who, found in complete.items()})
+    _stack_bars(
+        whole, {who: {part: found[part] for part in PARTS_OF_TICK} for who, found in complete.items()}, _COLOURS
+    )
     whole.set_title("the tick", loc="left", fontsize=10)
-    _stack_bars(entering, {who: _split_enter(found) for who, found in complete.items()})
+    _stack_bars(entering, {who: _split_enter(found) for who, found in complete.items()}, _BLUES)
     entering.set_title("its part “enter”", loc="left", fontsize=10)
     entering.set_xlabel("milliseconds, median")
     return figure
@@ -82,11 +86,9 @@ def draw_latency(results: Results, stream: Stream) -> Figure | None:
         return None
     drawn = [one for timed in measured.values() for one in timed]
     title = f"Whole frames, {stream}"
-    figure, all_axes = _make_figure(title, results, drawn, rows=1, columns=len(measured), bars=6)
+    figure, all_axes = _make_figure(title, results, drawn, rows=1, columns=len(measured), bars=7)
     for axes, (name, timed) in zip(all_axes, measured.items(), strict=True):
-        _draw_histogram(axes, timed)
-        axes.set_title(titles[name], loc="left", fontsize=10)
-        axes.set_xlabel("milliseconds")
+        _draw_histogram(axes, timed, titles[name])
     all_axes[0].set_ylabel("frames")
     return figure
 
@@ -98,31 +100,37 @@ def _split_enter(stages: Mapping[str, float]) -> dict[str, float]:
     return {**parts, "rest": rest} if rest > 0 else parts
 
 
-def _stack_bars(axes: Axes, bars: Mapping[str, Mapping[str, float]]) -> None:
-    """Draw a bar for each backend, of the given pieces in milliseconds, and name the pieces on the right."""
+def _stack_bars(axes: Axes, bars: Mapping[str, Mapping[str, float]], colours: Sequence[str]) -> None:
+    """Draw a bar for each backend, of the given pieces in milliseconds; on the right, the pieces of all bars."""
     longest = max(sum(pieces.values()) for pieces in bars.values())
     names = list(dict.fromkeys(name for pieces in bars.values() for name in pieces))
     for place, pieces in enumerate(bars.values()):
         edges = np.cumsum([0.0, *pieces.values()])
         for (begin, end), (name, ms) in zip(pairwise(edges), pieces.items(), strict=True):
-            axes.barh(place, end - begin, left=begin, color=_COLOURS[names.index(name)], height=0.6)
+            axes.barh(place, end - begin, left=begin, color=colours[names.index(name)], height=0.6)
             if ms > _NARROWEST_LABELLED * longest:
                 axes.text((begin + end) / 2, place, show_ms(ms), ha="center", va="center", color="white")
     axes.set_yticks(range(len(bars)), list(bars))
-    handles = [Patch(color=_COLOURS[index], label=name) for index, name in enumerate(names)]
+    axes.invert_yaxis()
+    labels = [
+        f"{name}: {' / '.join(show_ms(pieces[name]) for pieces in bars.values() if name in pieces)}" for name in names
+    ]
+    handles = [Patch(color=colours[index], label=label) for index, label in enumerate(labels)]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.set_xlim(0, longest * 1.02)
 
 
-def _draw_histogram(axes: Axes, timed: Sequence[Timed]) -> None:
+def _draw_histogram(axes: Axes, timed: Sequence[Timed], title: str) -> None:
     for index, one in enumerate(timed):
         colour = _COLOURS[index]
-        label = f"{one.who}\np50 {show_ms(one.p50_ms)} ms\np99 {show_ms(one.p99_ms)} ms"
+        label = f"{one.who}: p50 {show_ms(one.p50_ms)} ms, p99 {show_ms(one.p99_ms)} ms"
         axes.hist(one.entry.raw_ms, bins=30, color=colour, alpha=0.75, label=label)
         axes.axvline(one.p50_ms, color=colour, linestyle="-", linewidth=1)
         axes.axvline(one.p99_ms, color=colour, linestyle="--", linewidth=1)
-    axes.legend(loc="upper right", frameon=False, fontsize=9)
+    # Above the axes: inside them there is no place that is free whatever the distribution.
+    axes.legend(title=title, loc="lower left", bbox_to_anchor=(0, 1), alignment="left", frameon=False, fontsize=9)
     axes.ticklabel_format(axis="x", useOffset=False)
+    axes.set_xlabel("milliseconds (solid: p50, dashed: p99)")
 
 
 def _make_figure(
@@ -132,7 +140,7 @@ def _make_figure(
     figure = Figure(figsize=(_WIDTH_INCHES, 1.4 + 0.45 * bars), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12)
-    figure.supxlabel(describe_run(results, [one.entry for one in drawn], line_length=120), fontsize=7, color="#555555")
+    figure.supxlabel(describe_run(results, [one.entry for one in drawn], line_length=140), fontsize=7, color="#555555")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)

@@ -21,6 +21,10 @@ RESULTS_FOLDER = Path("benchmarks/results")
 
 _NAME = re.compile(r"unet_tick|frame|frame_latency|(stage|kernel|startup|memory)/[a-z0-9_.-]+")
 _CONTENTS = {"environment", "command", "entries"}
+_ENVIRONMENT = {
+    *("processor", "cores", "gpu", "system", "python", "live2diff-trt", "versions"),
+    *("date", "clocks_before", "clocks_after"),
+}
 
 
 class ResultsError(Live2DiffError):
@@ -123,7 +127,7 @@ def read_results(path: Path) -> Results:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path} can't be read: {error}", "Name a JSON file that `bench gpu` wrote") from error
-    if not isinstance(contents, dict) or set(contents) != _CONTENTS or not _describes_machine(contents["environment"]):
+    if not _is_results(contents):
         raise _of_another_format(path)
     entries = tuple(_read_entry(path, entry) for entry in contents["entries"])
     keys = [entry.key for entry in entries]
@@ -133,8 +137,14 @@ def read_results(path: Path) -> Results:
     return Results(path.name, contents["environment"], contents["command"], entries)
 
 
-def _describes_machine(environment: object) -> bool:
-    return isinstance(environment, dict) and environment.keys() >= {"date", "gpu", "versions"}
+def _is_results(contents: object) -> bool:
+    return (
+        isinstance(contents, dict)
+        and set(contents) == _CONTENTS
+        and isinstance(contents["entries"], list)
+        and isinstance(contents["environment"], dict)
+        and contents["environment"].keys() >= _ENVIRONMENT
+    )
 
 
 def _read_entry(path: Path, entry: object) -> Entry:

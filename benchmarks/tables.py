@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from live2diff_trt.benchmarks.counted_work import Stream, find_rates, find_unet_limit_ms
 from live2diff_trt.benchmarks.results_file import Entry, Results
+from live2diff_trt.benchmarks.timed import Timed, find_timed, show_ms
 
 EAGER = "torch-eager"
 ATTENTION = "kernel/streaming_attention-"
 PARTS_OF_TICK = ("enter", "denoise", "decode")
 PARTS_OF_ENTER = ("see", "encode", "estimate_depth", "embed_depth")
 _STAGES = {
-    "enter": "all before the UNet",
+    "enter": "everything before the UNet",
     "see": "part of enter: the picture → the networks' inputs",
     "encode": "part of enter: the picture → its latent",
     "estimate_depth": "part of enter: the depth network",
@@ -34,35 +34,10 @@ _START_UP = {
 }
 
 
-class Timed(NamedTuple):
-    """An entry that was timed: its last name (``stage/enter`` → ``enter``), who did it, and how long it took."""
-
-    entry: Entry
-    name: str
-    who: str
-    p50_ms: float
-    p99_ms: float
-
-
-def find_streams(results: Results) -> list[Stream]:
-    """Return what was streamed, in the order in which it was measured."""
-    return list(dict.fromkeys(stream for entry in results.entries if (stream := _stream_of(entry)) is not None))
-
-
-def find_timed(results: Results, stream: Stream, prefix: str) -> list[Timed]:
-    """Return the entries of a stream that were timed and whose name is ``prefix``, or begins with it and a slash."""
-    return [
-        Timed(entry, entry.name.rpartition("/")[2], " ".join(filter(None, (entry.backend, entry.form))), *times)
-        for entry in results.entries
-        if _stream_of(entry) == stream and (entry.name == prefix or entry.name.startswith(f"{prefix}/"))
-        if (times := _times_of(entry)) is not None
-    ]
-
-
-def write_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table, the first column to the left and the others to the right; empty if there are no rows."""
+def write_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
+    """Return a table, its first ``names`` columns to the left and the others to the right; empty without rows."""
     body = [f"| {' | '.join(row)} |" for row in rows]
-    rule = f"| --- |{' ---: |' * (len(header) - 1)}"
+    rule = f"|{' --- |' * names}{' ---: |' * (len(header) - names)}"
     return "\n".join([f"| {' | '.join(header)} |", rule, *body]) if body else ""
 
 
@@ -124,12 +99,16 @@ def tabulate_stages(stages: Sequence[Timed]) -> str:
         )
         for stage in stages
     ]
-    return write_table(("what it is", "stage", "backend", "ms", "p99 ms", "of the tick"), rows)
+    return write_table(("what it is", "stage", "backend", "ms", "p99 ms", "of the tick"), rows, names=3)
 
 
 def tabulate_beside_tick(stages: Sequence[Timed]) -> str:
     """Return what the host does, and warm-up."""
-    return _tabulate_named(stages, _BESIDE_TICK, "ms", show_ms)
+    rows = [
+        (_BESIDE_TICK[stage.name], f"`{stage.name}`", stage.who, show_ms(stage.p50_ms), show_ms(stage.p99_ms))
+        for stage in stages
+    ]
+    return write_table(("what it is", "name", "backend", "ms", "p99 ms"), rows, names=3)
 
 
 def tabulate_attention(results: Results, stream: Stream) -> str:
@@ -140,7 +119,7 @@ def tabulate_attention(results: Results, stream: Stream) -> str:
         if not timed.entry.name.startswith(ATTENTION):
             continue
         notes = timed.entry.notes
-        share = None if rates is None else rates.copy_tb_per_s
+        limit = None if rates is None else rates.copy_tb_per_s
         rows.append(
             (
                 timed.entry.name.removeprefix(ATTENTION),
@@ -148,8 +127,8 @@ def tabulate_attention(results: Results, stream: Stream) -> str:
                 show_ms(timed.p50_ms),
                 f"{notes['bytes_read_and_written'] / 1e9:.2f}",
                 f"{notes['tb_per_s']:.2f}",
-                _show_share(notes["tb_per_s"], share),
-                "" if share is None else f"{share / notes['tb_per_s']:.2f}",
+                _show_share(notes["tb_per_s"], limit),
+                "" if limit is None else f"{limit / notes['tb_per_s']:.2f}",
             )
         )
     header = ("height × width × channels", "launches", "ms", "GB moved", "TB/s", "of copying", "× of the limit")
@@ -158,8 +137,11 @@ def tabulate_attention(results: Results, stream: Stream) -> str:
 
 def tabulate_start_up(results: Results, stream: Stream) -> str:
     """Return what a user waits for before the first frame."""
-    waits = _in_order(find_timed(results, stream, "startup"), _START_UP)
-    return _tabulate_named(waits, _START_UP, "s", lambda ms: f"{ms / 1000:.1f}")
+    rows = [
+        (_START_UP[wait.name], f"`{wait.name}`", wait.who, f"{wait.p50_ms / 1000:.1f}")
+        for wait in _in_order(find_timed(results, stream, "startup"), _START_UP)
+    ]
+    return write_table(("what it is", "name", "backend", "seconds"), rows, names=3)
 
 
 def tabulate_memory(memory: Entry) -> str:
@@ -178,21 +160,8 @@ def tabulate_memory_parts(memory: Entry) -> str:
     """Return the estimate's breakdown, the largest first."""
     parts = sorted(memory.notes["parts"].items(), key=lambda part: -part[1])
     total = memory.notes["estimated_bytes"]
-    rows = [(purpose, f"{size / 1e6:,.1f}", _show_share(size, total)) for purpose, size in parts]
+    rows = [(purpose, _show_whole(size / 1e6), _show_share(size, total)) for purpose, size in parts]
     return write_table(("of the estimate", "MB", "share"), rows)
-
-
-def show_ms(ms: float) -> str:
-    """Return milliseconds with the digits that mean something."""
-    return f"{ms:.2f}" if ms >= 1 else f"{ms:.3f}"
-
-
-def _tabulate_named(timed: Sequence[Timed], meanings: dict[str, str], unit: str, show: Callable[[float], str]) -> str:
-    rows = [
-        (meanings[one.name], f"`{one.name}`", one.who, show(one.p50_ms), show(one.p99_ms), str(one.entry.samples))
-        for one in timed
-    ]
-    return write_table(("what it is", "name", "backend", unit, f"p99 {unit}", "samples"), rows)
 
 
 def _in_order(timed: Sequence[Timed], meanings: dict[str, str]) -> list[Timed]:
@@ -203,22 +172,16 @@ def _in_order(timed: Sequence[Timed], meanings: dict[str, str]) -> list[Timed]:
     return sorted(known, key=lambda one: (backends.index(one.who), order.index(one.name)))
 
 
-def _stream_of(entry: Entry) -> Stream | None:
-    if entry.steps is None or entry.height is None or entry.width is None or entry.dtype is None:
-        return None
-    return Stream(entry.steps, entry.height, entry.width, entry.dtype)
-
-
-def _times_of(entry: Entry) -> tuple[float, float] | None:
-    return None if entry.p50_ms is None or entry.p99_ms is None else (entry.p50_ms, entry.p99_ms)
-
-
 def _show_error(error: float | None) -> str:
     return "not checked" if error is None else f"{error:.1e}"
 
 
 def _show_share(part: float, whole: float | None) -> str:
-    return "" if whole is None else f"{100 * part / whole:.0f} %"
+    return "" if whole is None else f"{_show_whole(100 * part / whole)} %"
+
+
+def _show_whole(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 1 else "< 1"
 
 
 def _show_gb(count: float) -> str:

@@ -77,8 +77,12 @@ def compare(
         for key in keys:
             output.print(f"only in {escape(title)}: {escape(_describe(key))}", soft_wrap=True, highlight=False)
     regressions = comparison.regressions(threshold)
-    count = "no entry is" if not regressions else f"{len(regressions)} of {len(comparison.pairs)} are"
-    output.print(f"{count} slower by more than {100 * threshold:g} %", soft_wrap=True, highlight=False)
+    for pair in regressions:
+        before, after, ratio = _show_times(pair)
+        line = f"slower: {_describe(pair.key)}: {before} → {after} ms, × {ratio}"
+        output.print(escape(line), soft_wrap=True, highlight=False)
+    if not regressions:
+        output.print(f"Nothing is slower by more than {100 * threshold:g} %.", soft_wrap=True, highlight=False)
     if regressions:
         raise typer.Exit(1)
 
