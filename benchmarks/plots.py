@@ -19,7 +19,7 @@ from live2diff_trt.benchmarks.tables import PARTS_OF_ENTER, PARTS_OF_TICK
 from live2diff_trt.benchmarks.timed import Timed, find_timed, show_ms
 
 _WIDTH_INCHES = 8.0
-_DOTS_PER_INCH = 110
+_DOTS_PER_INCH = 100
 _GREEN, _GREY = "#5b9a2f", "#9aa0a6"
 _BLUES = ("#27436f", "#3f65a3", "#5f86c4", "#7898cf", "#adc3e6")
 _COLOURS = ("#4c72b0", "#5b9a2f", "#dd8452", "#8172b3", "#c9b458")
