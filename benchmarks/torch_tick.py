@@ -6,6 +6,7 @@ is a few integers in device buffers, so that a tick can be captured into a CUDA 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
@@ -68,7 +69,7 @@ class WindowBuffers:
         self.bias.copy_(torch.from_numpy(bias), non_blocking=True)
 
 
-class _RingAttend:
+class _RingAttend(ABC):
     """Writes a temporal attention's new slot into its cache, in place, then attends over the whole cache.
 
     Equal to ``StreamingAttend`` and a ring that is written after it, for rows that all hold a real frame.
@@ -87,8 +88,9 @@ class _RingAttend:
         past_v[window.rows, window.write_slot] = v
         return self._attend(q + tables.q[window.position].unsqueeze(1), past_k, past_v, tables)
 
+    @abstractmethod
     def _attend(self, q: Tensor, past_k: Tensor, past_v: Tensor, tables: PositionTables) -> Tensor:
-        raise NotImplementedError
+        """Attend over the caches, in which the row's own frame is by now; q has its position already."""
 
     def _by_head(self, tensor: Tensor) -> Tensor:
         """[…, channels] → […, heads, channels of a head]."""
