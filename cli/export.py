@@ -14,12 +14,14 @@ from rich.table import Table
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list
 from live2diff_trt.bundle.spec import check_size
+from live2diff_trt.cli.checkpoint_options import RANDOM_DEPTHS, RANDOM_VAES, CheckpointOptions, LoraAlpha
 from live2diff_trt.cli.choices import DtypeChoice
 from live2diff_trt.cli.console import messages, output, read_size, read_step_list
 
 if TYPE_CHECKING:
     from live2diff_trt.export.check import GraphCheck
     from live2diff_trt.export.presets import Preset
+    from live2diff_trt.export.weights_source import WeightsSource
 
 
 class PresetChoice(str, Enum):
@@ -29,18 +31,7 @@ class PresetChoice(str, Enum):
     sd15 = "sd15"
 
 
-class VaeChoice(str, Enum):
-    """The autoencoders, as the command line names them."""
-
-    taesd = "taesd"
-    kl = "kl"
-
-
-class DepthChoice(str, Enum):
-    """The depth networks, as the command line names them."""
-
-    midas = "midas"
-    depth_anything = "depth-anything"
+_MODEL = "a path or a hub id"
 
 
 class ExportExtraMissingError(Live2DiffError):
@@ -53,8 +44,22 @@ def export(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the video, multiples of 64.")] = None,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps, indices into LCM's 50, as in 30,40.")] = None,
     dtype: Annotated[DtypeChoice | None, typer.Option(help="Precision of weights, latents and caches.")] = None,
-    vae: Annotated[VaeChoice | None, typer.Option(help="Another autoencoder than the preset's.")] = None,
-    depth: Annotated[DepthChoice | None, typer.Option(help="Another depth network than the preset's.")] = None,
+    base: Annotated[str | None, typer.Option(help=f"Stable Diffusion 1.5: {_MODEL}.")] = None,
+    motion: Annotated[str | None, typer.Option(help="Live2Diff's checkpoint.")] = None,
+    dreambooth: Annotated[str | None, typer.Option(help="A style's single file, in the LDM layout.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="A style's LoRA, FILE or FILE:SCALE; may be repeated.")] = None,
+    lcm_lora: Annotated[str | None, typer.Option(help="The LCM-LoRA, merged last, at 1.0.")] = None,
+    lora_alpha: Annotated[
+        LoraAlpha, typer.Option(help="Whether alpha / rank scales a style's LoRA, or W += scale * up * down.")
+    ] = LoraAlpha.apply,
+    clip_skip: Annotated[
+        int | None, typer.Option(min=0, help="Last layers of the text encoder to leave out; 0, or the style's.")
+    ] = None,
+    style: Annotated[Path | None, typer.Option(help="YAML of the public project; options win over it.")] = None,
+    vae: Annotated[str | None, typer.Option(help=f"Autoencoder: taesd, kl (the base's own), or {_MODEL}.")] = None,
+    depth: Annotated[str | None, typer.Option(help=f"Depth network: midas, depth-anything, or {_MODEL}.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Another tokenizer than the base's.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Fill the networks from --seed, without a warning.")
     ] = False,
@@ -64,12 +69,18 @@ def export(
 ) -> None:
     """Write a self-describing bundle: ONNX graphs, weights, tokenizer, manifest."""
     changes = _read_changes(size, step_list, dtype)  # what can't be had is refused before heavy packages are imported
-    wanted = replace(_choose_networks(preset, vae, depth), **changes)
+    names = CheckpointOptions(
+        base, motion, dreambooth, tuple(lora or ()), lcm_lora, vae, depth, tokenizer, lora_alpha, offline, style
+    )
+    names.refuse_contradictions(random_weights)
+    chosen = _find_preset(preset)
+    if names.any_named:
+        chosen, weights, style_clip_skip = _find_checkpoints(names, chosen)
+    else:
+        chosen, weights, style_clip_skip = _make_random(chosen, vae, depth, seed, warn=not random_weights)
+    wanted = replace(chosen, **changes)
     from live2diff_trt.export.bundle import export_bundle
-    from live2diff_trt.export.weights_source import RandomWeights
 
-    if not random_weights:
-        messages.print(f"[yellow]No weights were named: they are random (seed {seed}), and the video will be noise.[/]")
     started = time.perf_counter()
     with messages.status("starting") as status:
 
@@ -77,14 +88,22 @@ def export(
             messages.print(f"[dim]{time.perf_counter() - started:6.1f} s[/]  {step}")
             status.update(step)
 
-        checks = export_bundle(wanted, RandomWeights(seed), out, overwrite=overwrite, check=check, on_step=show_step)
+        checks = export_bundle(
+            wanted,
+            weights,
+            out,
+            clip_skip=style_clip_skip if clip_skip is None else clip_skip,
+            overwrite=overwrite,
+            check=check,
+            on_step=show_step,
+        )
     if checks:
         output.print(_tabulate(checks))
     size_mb = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     output.print(f"{out}: {size_mb:,.0f} MB in {time.perf_counter() - started:.1f} s")
 
 
-def _choose_networks(preset: PresetChoice, vae: VaeChoice | None, depth: DepthChoice | None) -> Preset:
+def _find_preset(preset: PresetChoice) -> Preset:
     try:
         from live2diff_trt.export.presets import PRESETS
     except ImportError as error:
@@ -92,12 +111,39 @@ def _choose_networks(preset: PresetChoice, vae: VaeChoice | None, depth: DepthCh
             f"exporting needs a package that is not installed ({error})",
             "Install it with `pip install live2diff-trt[export]`",
         ) from error
-    chosen = PRESETS[preset.value]
-    if vae is not None:
-        chosen = replace(chosen, autoencoder=vae.value)
-    if depth is not None:
-        chosen = replace(chosen, depth="dpt-hybrid" if depth is DepthChoice.midas else "depth-anything-small")
-    return chosen
+    return PRESETS[preset.value]
+
+
+def _make_random(
+    preset: Preset, vae: str | None, depth: str | None, seed: int, *, warn: bool
+) -> tuple[Preset, WeightsSource, int]:
+    """Return the preset with other networks where they were asked for, random weights, and a clip skip of 0."""
+    from live2diff_trt.export.weights_source import RandomWeights
+
+    if warn:
+        messages.print(f"[yellow]No weights were named: they are random (seed {seed}), and the video will be noise.[/]")
+    if vae:
+        preset = replace(preset, autoencoder=RANDOM_VAES[vae])
+    if depth:
+        preset = replace(preset, depth=RANDOM_DEPTHS[depth])
+    return preset, RandomWeights(seed), 0
+
+
+def _find_checkpoints(options: CheckpointOptions, preset: Preset) -> tuple[Preset, WeightsSource, int]:
+    """Return the preset as the style and the checkpoints change it, their weights, and the style's clip skip."""
+    from live2diff_trt.export.checkpoint_names import check_unet_changes, locate_checkpoints
+    from live2diff_trt.export.style import read_style
+
+    style = None if options.style is None else read_style(options.style)
+    if style is not None:
+        check_unet_changes(preset, style.unet_changes)
+        if style.step_list is not None:
+            check_step_list(style.step_list, ScheduleSpec())
+            preset = replace(preset, step_list=style.step_list)
+    weights = locate_checkpoints(options.name_checkpoints(style), preset)
+    if weights.lcm_lora is None:
+        messages.print("[yellow]No --lcm-lora was named: few denoising steps need one.[/]")
+    return weights.fit(preset), weights, 0 if style is None else style.clip_skip
 
 
 def _read_changes(size: str | None, step_list: str | None, dtype: DtypeChoice | None) -> dict[str, Any]:

@@ -25,9 +25,8 @@ from live2diff_trt.export.errors import ExportError
 from live2diff_trt.export.onnx_graph import export_graph
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.text import TextEncoderGraph
-from live2diff_trt.export.tokenizer import make_tokenizer
 from live2diff_trt.export.unet_graphs import OnStep, write_unet_graphs
-from live2diff_trt.export.weights_source import WeightsSource
+from live2diff_trt.export.weights_source import PARTS, WeightsSource
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +72,12 @@ def export_bundle(
             checks += check_unet(folder, unet, spec)
         del unet  # the largest part; the others need its room
         checks += _write_other_graphs(folder, preset, weights, spec, clip_skip, check, on_step)
-        make_tokenizer(preset.text).save(str(folder / TOKENIZER_FILE))
+        weights.tokenizer(preset).save(str(folder / TOKENIZER_FILE))
         on_step("writing the manifest")
         manifest = Manifest(
             spec=spec,
             network=preset.unet.to_json(),
-            weights={part: weights.describe() for part in ("unet", "autoencoder", "depth", "text_encoder")},
+            weights={part: weights.describe(part) for part in PARTS},
             initialisers=initialisers,
             generator=f"live2diff-trt {__version__}",
         )

@@ -50,10 +50,11 @@ def make_tokenizer(kind: TextKind) -> Tokenizer:
     tokens = [*_spell_all_bytes(), *("".join(pair) for pair in merges)]
     if kind == "clip-vit-l":
         tokens += [f"<|unused{index}|>" for index in range(len(tokens), CLIP_VOCABULARY - 2)]
-    return _assemble([*tokens, START_TOKEN, END_TOKEN], list(merges))
+    return assemble_tokenizer([*tokens, START_TOKEN, END_TOKEN], list(merges))
 
 
-def _assemble(tokens: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
+def assemble_tokenizer(tokens: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
+    """Make a tokenizer of CLIP's form from its tokens, in the order of their ids, and its merges, first come first."""
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix=_END_OF_WORD))
     tokenizer.normalizer = normalizers.Sequence(

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from live2diff_trt.export.autoencoder import random_autoencoder
 from live2diff_trt.export.depth import random_depth
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.text import random_text_encoder
+from live2diff_trt.export.tokenizer import make_tokenizer
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.model.weights import random_unet
+
+Part = Literal["unet", "autoencoder", "depth", "text_encoder"]
+PARTS: tuple[Part, ...] = ("unet", "autoencoder", "depth", "text_encoder")
 
 
 class WeightsSource(Protocol):
     """Gives the networks of a preset with their weights, in evaluation mode, in the dtype asked for."""
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the manifest says of where the weights came from."""
+    def describe(self, part: Part) -> dict[str, Any]:
+        """Return what the manifest says of where the weights of a part came from."""
+
+    def tokenizer(self, preset: Preset) -> Tokenizer:
+        """The tokenizer that the text encoder was trained with; it neither pads nor truncates."""
 
     def unet(self, preset: Preset, dtype: torch.dtype) -> CausalUNet:
         """The causal UNet."""
@@ -41,9 +49,13 @@ class RandomWeights:
 
     seed: int = 0
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the manifest says of where the weights came from."""
+    def describe(self, part: Part) -> dict[str, Any]:
+        """Return what the manifest says of where the weights of a part came from."""
         return {"source": "random", "seed": self.seed}
+
+    def tokenizer(self, preset: Preset) -> Tokenizer:
+        """A made-up tokenizer: random weights know no words."""
+        return make_tokenizer(preset.text)
 
     def unet(self, preset: Preset, dtype: torch.dtype) -> CausalUNet:
         """The causal UNet."""

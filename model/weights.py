@@ -37,8 +37,11 @@ def random_unet(configuration: UNetConfiguration, seed: int, dtype: torch.dtype 
     return unet.eval().requires_grad_(False)
 
 
-def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError, listing all of them, if keys or shapes of ``state_dict`` are not those of ``module``."""
+def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor], origin: str = "the weights") -> None:
+    """Raise WeightsError, listing all of them, if keys or shapes of ``state_dict`` are not those of ``module``.
+
+    ``origin`` names the files in the message.
+    """
     wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
     problems = [
@@ -52,7 +55,7 @@ def check_keys(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     ]
     if problems:
         raise WeightsError(
-            f"{len(problems)} keys do not fit the network:\n  " + "\n  ".join(problems),
+            f"{len(problems)} keys of {origin} do not fit the network:\n  " + "\n  ".join(problems),
             "Use the weights and the configuration of the same network",
         )
 

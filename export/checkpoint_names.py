@@ -1,0 +1,107 @@
+"""From the names of models, as people give them, to files on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from live2diff_trt.export.checkpoint_file import find_only_weights_file
+from live2diff_trt.export.checkpoints import CheckpointWeights, ScaledLora
+from live2diff_trt.export.errors import CheckpointError, StyleError
+from live2diff_trt.export.locate import BASE_FILES, MODEL_FILES, SINGLE_FILES, TOKENIZER_FILES, Located, locate
+from live2diff_trt.export.presets import Preset
+from live2diff_trt.export.spatial_unet import build_spatial_unet
+from live2diff_trt.model.configuration import UNetConfiguration
+
+_TAESD = "madebyollin/taesd"
+_DEPTH_MODELS = {"midas": "Intel/dpt-hybrid-midas", "depth-anything": "LiheYoung/depth-anything-small-hf"}
+_PRESET_DEPTH = {"dpt-hybrid": "midas", "depth-anything-small": "depth-anything"}
+_CLIP = "openai/clip-vit-large-patch14"
+
+
+@dataclass(frozen=True)
+class CheckpointNames:
+    """Models by path or hub id.
+
+    Attributes:
+        base, motion, dreambooth, lcm_lora, tokenizer: models.
+        vae: a model, ``taesd``, or ``kl``, which is the base's own; None: the preset's.
+        depth: a model, ``midas`` or ``depth-anything``; None: the preset's.
+        loras: (model, scale), in the order of merging.
+        apply_lora_alpha: False merges style LoRAs as ``W += scale · up · down``.
+        offline: contact nobody.
+        prompt_template: what a prompt is put into.
+    """
+
+    base: str
+    motion: str
+    vae: str | None = None
+    depth: str | None = None
+    dreambooth: str | None = None
+    loras: tuple[tuple[str, float], ...] = ()
+    lcm_lora: str | None = None
+    tokenizer: str | None = None
+    apply_lora_alpha: bool = True
+    offline: bool = False
+    prompt_template: str | None = None
+
+
+def locate_checkpoints(names: CheckpointNames, preset: Preset) -> CheckpointWeights:
+    """Find every model before the first is loaded; raise CheckpointError at the first that can't be had."""
+    offline = names.offline
+    base = locate(names.base, "base model", offline=offline, files=BASE_FILES)
+    return CheckpointWeights(
+        base=base,
+        motion=_locate_file(names.motion, "motion checkpoint", offline),
+        depth_model=locate(_choose_depth(names, preset), "depth network", offline=offline, files=MODEL_FILES),
+        tokenizer_folder=_locate_tokenizer(names, base),
+        autoencoder_model=_locate_autoencoder(names, preset),
+        dreambooth=None if names.dreambooth is None else _locate_file(names.dreambooth, "DreamBooth", offline),
+        loras=tuple(
+            ScaledLora(_locate_file(model, "LoRA", offline), scale, names.apply_lora_alpha)
+            for model, scale in names.loras
+        ),
+        lcm_lora=None if names.lcm_lora is None else _locate_file(names.lcm_lora, "LCM-LoRA", offline),
+        prompt_template=names.prompt_template,
+    )
+
+
+def check_unet_changes(preset: Preset, changes: Mapping[str, Any]) -> None:
+    """Raise StyleError or ConfigurationError if ``unet_additional_kwargs`` ask for another network than the preset."""
+    with torch.device("meta"):
+        spatial = dict(build_spatial_unet(preset.unet).config)
+    if changes and UNetConfiguration.from_reference(spatial, changes) != preset.unet:
+        raise StyleError(
+            "the style's unet_additional_kwargs ask for another network than the preset's", "Choose the fitting preset"
+        )
+
+
+def _locate_file(name: str, what: str, offline: bool) -> Located:
+    found = locate(name, what, offline=offline, files=SINGLE_FILES)
+    return Located(found.source, find_only_weights_file(found.path))
+
+
+def _locate_autoencoder(names: CheckpointNames, preset: Preset) -> Located | None:
+    """Return None for the base's own."""
+    name = names.vae or ("taesd" if preset.autoencoder == "taesd" else "kl")
+    if name == "kl":
+        return None
+    return locate(_TAESD if name == "taesd" else name, "autoencoder", offline=names.offline, files=MODEL_FILES)
+
+
+def _choose_depth(names: CheckpointNames, preset: Preset) -> str:
+    name = names.depth or _PRESET_DEPTH.get(preset.depth)
+    if name is None:
+        raise CheckpointError(
+            "nobody published weights for this preset's depth network", "Name one: --depth midas or --depth FOLDER"
+        )
+    return _DEPTH_MODELS.get(name, name)
+
+
+def _locate_tokenizer(names: CheckpointNames, base: Located) -> Located:
+    if names.tokenizer is None and base.path.is_dir():
+        return Located(base.source, base.path / "tokenizer")
+    return locate(names.tokenizer or _CLIP, "tokenizer", offline=names.offline, files=TOKENIZER_FILES)
