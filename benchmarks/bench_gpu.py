@@ -31,8 +31,9 @@ from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, ResultsFile
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.flavour import choose_flavour
+from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import PlanStore
-from live2diff_trt.engine.tensorrt_options import PlanForm, TensorRTOptions
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.export.presets import PRESETS, Preset, PresetName
 from live2diff_trt.runtime.cuda_session import open_cuda_pipeline, require_gpu
 
@@ -71,7 +72,7 @@ def bench_gpu(
     *,
     preset: PresetName = "sd15",
     seed: int = 0,
-    forms: Sequence[PlanForm] = ("split", "whole"),
+    forms: Sequence[Form] = ("split", "whole"),
     samples: int = 200,
     torch_rows: bool = True,
     out: Path = RESULTS_FOLDER,
@@ -133,7 +134,7 @@ def _show(results: ResultsFile) -> None:
         typer.echo(f"{entry.name:42} {entry.backend:22} {entry.form or '':6} {time_ms:>14} {error} {notes}")
 
 
-def _start(results: ResultsFile, bundle: Path, plans: Path, form: PlanForm) -> None:
+def _start(results: ResultsFile, bundle: Path, plans: Path, form: Form) -> None:
     """Measure what a user waits for: the build and the first opening, unless both were done before; any restart."""
     gpu = require_gpu(0)
     flavour, _ = choose_flavour("auto", gpu.compute_capability)

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 from cuda.core import Stream
 
-from live2diff_trt.benchmarks.gpu_unet import capture_work, load_window
+from live2diff_trt.benchmarks.gpu_unet import capture_replay, load_window
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.timing import Case, CudaCoreClock, interleave, time_gpu
 from live2diff_trt.bundle.spec import StreamSpec
@@ -99,7 +99,7 @@ def time_stages(results: ResultsFile, pipeline: CudaPipeline, form: str, *, samp
     }
     with ExitStack() as stack:
         cases = {
-            name: Case(capture_work(parts.unet, one, stack), CudaCoreClock(parts.memory.stream))
+            name: Case(capture_replay(parts.unet, one, stack), CudaCoreClock(parts.memory.stream))
             for name, one in work.items()
         }
         for name, samples_ms in interleave(cases, samples=samples).items():
@@ -123,7 +123,7 @@ def time_attention(results: ResultsFile, pipeline: CudaPipeline, *, samples: int
         cuts.setdefault(f"{cache.height}x{cache.width}x{cache.channels}", []).append(cut)
     with ExitStack() as stack:
         for size, of_size in {**cuts, "all": list(unet.attentions)}.items():
-            replay = capture_work(pipeline.parts.unet, partial(_attend_all, unet, of_size), stack)
+            replay = capture_replay(pipeline.parts.unet, partial(_attend_all, unet, of_size), stack)
             samples_ms = time_gpu(replay, CudaCoreClock(pipeline.parts.memory.stream), samples=samples)
             moved = sum(_moved_bytes(spec, places[cut.place].positions * places[cut.place].channels) for cut in of_size)
             results.add_samples(

@@ -21,6 +21,7 @@ from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.device_ring import SIDES
 from live2diff_trt.runtime.kv_ring import Array, KeyValues
 from live2diff_trt.runtime.kv_window import KvWindow
+from live2diff_trt.runtime.tick import capture_work
 from live2diff_trt.runtime.tick_record import write_rows
 from live2diff_trt.runtime.unet_session import UNetSession
 
@@ -72,7 +73,7 @@ def time_unet_ticks(
             cases[name] = Case(replay, TorchClock())
         for form, session in sessions.items():
             _load_session(session, spec, inputs)
-            replay = capture_tick(session, stack)
+            replay = capture_replay(session, session.unet.tick, stack)
             replay()
             errors[form] = _worst_row(session.memory.download(session.unet.tick_rows.model_output), wanted)
             cases[form] = Case(replay, CudaCoreClock(session.memory.stream))
@@ -82,23 +83,11 @@ def time_unet_ticks(
             results.add_samples("unet_tick", backend, plan_form, spec, samples_ms, errors[name])
 
 
-def capture_tick(session: UNetSession, stack: ExitStack) -> Callable[[], None]:
-    """Capture the UNet's tick alone into a graph, closed with the stack; return its replay."""
-    return capture_work(session, session.unet.tick, stack)
-
-
-def capture_work(session: UNetSession, work: Callable[[Stream], None], stack: ExitStack) -> Callable[[], None]:
+def capture_replay(session: UNetSession, work: Callable[[Stream], None], stack: ExitStack) -> Callable[[], None]:
     """Capture any work on a stream into a graph, closed with the stack; return its replay on the session's stream."""
-    memory = session.memory
-    work(memory.stream)
-    memory.stream.sync()
-    builder = memory.device.create_graph_builder()
-    builder.begin_building()
-    work(builder.stream)
-    graph = builder.end_building().complete()
-    builder.close()
+    graph = capture_work(session.memory, work)
     stack.callback(graph.close)
-    return lambda: graph.launch(memory.stream)
+    return lambda: graph.launch(session.memory.stream)
 
 
 def _open_torch_rows(preset: Preset, seed: int, spec: StreamSpec, device: torch.device) -> dict[str, TorchTick]:

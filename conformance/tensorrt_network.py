@@ -23,9 +23,10 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.runtime.cuda_session import require_gpu
+from live2diff_trt.runtime.device_stages import run_stage
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
 from live2diff_trt.runtime.tick_record import write_rows
-from live2diff_trt.runtime.unet_session import UNetSession, measure_plans, open_unet
+from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
 
 class TensorRTNetwork:
@@ -73,12 +74,9 @@ class TensorRTNetwork:
     def _embed_one(self, latent: Array) -> Array:
         """Embed one depth latent, in the memory of the rows, which hold nothing between two passes."""
         memory, rows = self._session.memory, self._session.unet.warm_up_rows
-        plan = self._session.plans["depth_embed"]
         given, features = rows.sample.row(0), rows.depth_features.row(0)
         memory.upload(given, latent)
-        for tensor in plan.tensors.values():
-            plan.bind(tensor.name, (given if tensor.is_input else features).address)
-        plan.enqueue(int(memory.stream.handle))
+        run_stage(memory.stream, self._session.plans["depth_embed"], given, features)
         return memory.download(features)
 
     def _upload_rows(self, target: DeviceTensor, values: Array) -> None:
@@ -108,8 +106,7 @@ def open_tensorrt_network(stored: StoredPlans, spec: StreamSpec, options: Tensor
     flavour, _ = choose_flavour(options.flavour, gpu.compute_capability)
     Device(options.device).set_current()
     facts = stored.facts(gpu)
-    measured = facts.load_measured() or measure_plans(stored, flavour, facts)
-    session = open_unet(spec, stored, flavour, facts, max(measured["scratch_bytes"].values()), options.device)
+    session = open_unet(spec, stored, flavour, facts, know_plans(stored, flavour, facts), options.device)
     try:
         yield TensorRTNetwork(session)
     finally:

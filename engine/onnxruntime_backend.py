@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.signature import GraphSignature
 from live2diff_trt.engine.errors import BackendError
-from live2diff_trt.engine.onnxruntime_graph import adapt_graph, read_adapted_graph
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Array = NDArray[Any]
 ProviderName = Literal["cpu", "cuda"]
@@ -81,6 +82,8 @@ class OnnxGraphs:
             BundleError: if ONNX Runtime can't read the graph.
             BackendError: if the provider that was asked for does not start.
         """
+        from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph  # needs onnx, which few commands do
+
         signature = self._signatures[name]
         path = self._folder / signature.file
         return self._open(read_adapted_graph(path), signature, str(path))
@@ -90,6 +93,8 @@ class OnnxGraphs:
 
         ``model`` is adapted to ONNX Runtime in place.
         """
+        from live2diff_trt.engine.onnxruntime_graph import adapt_graph
+
         return self._open(adapt_graph(model), signature, f"{signature.name} of {self._folder}")
 
     def _open(self, model: bytes, signature: GraphSignature, origin: str) -> OnnxGraph:

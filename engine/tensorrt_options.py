@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from live2diff_trt.engine.flavour import FlavourChoice
+from live2diff_trt.engine.plan_manifest import Form
 
-PlanForm = Literal["split", "whole"]
 OutputPlace = Literal["host", "device"]
 
 
@@ -27,7 +27,7 @@ class TensorRTOptions:
     """
 
     flavour: FlavourChoice = "auto"
-    form: PlanForm = "split"
+    form: Form = "split"
     rows: int | None = None
     refittable: bool = False
     device: int = 0

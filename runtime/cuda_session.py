@@ -26,7 +26,7 @@ from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.unet_session import UNetSession, measure_plans, open_unet
+from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +77,13 @@ def open_session(
     fresh_context = not has_context(options.device)
     free_before = free_memory(options.device)
     Device(options.device).set_current()
-    measured = facts.load_measured()
-    if "scratch_bytes" not in measured:
-        measured = measure_plans(stored, flavour, facts)
+    measured = know_plans(stored, flavour, facts)
     estimate = estimate_session(spec, stored, measured)
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
     started = time.perf_counter()
-    unet = open_unet(spec, stored, flavour, facts, max(measured["scratch_bytes"].values()), options.device)
+    unet = open_unet(spec, stored, flavour, facts, measured, options.device)
     with ExitStack() as opened:
         opened.callback(unet.close)
         parts = _surround(unet, bundle, spec, options)

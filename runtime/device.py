@@ -35,7 +35,7 @@ class DeviceMemory:
         self.device.set_current()
         self.stream: Stream = self.device.create_stream()
         self.allocated: dict[str, int] = {}
-        self._buffers: dict[int, Buffer] = {}
+        self._buffers: dict[int, tuple[Buffer, int]] = {}  # with the size that was asked for
 
     @property
     def device_id(self) -> int:
@@ -47,21 +47,16 @@ class DeviceMemory:
         buffer = self.device.allocate(-(-size // _GRAIN_BYTES) * _GRAIN_BYTES, stream=self.stream)
         buffer.fill(0, stream=self.stream)
         address = int(buffer.handle)
-        self._buffers[address] = buffer
+        self._buffers[address] = buffer, size
         self.allocated[purpose] = self.allocated.get(purpose, 0) + size
         logger.debug("%s: %.1f MB on device %d", purpose, size / 1e6, self.device_id)
         return address
 
     def release(self, purpose: str, address: int) -> None:
         """Free an allocation before the session ends, once all work enqueued so far is done with it."""
-        buffer = self._buffers.pop(address)
-        self.allocated[purpose] -= buffer.size
+        buffer, size = self._buffers.pop(address)
+        self.allocated[purpose] -= size
         buffer.close(self.stream)
-
-    def free_bytes(self) -> int:
-        """Return what is free on the device, in bytes."""
-        free, _ = checked(driver.cuMemGetInfo())
-        return int(free)
 
     def upload(self, tensor: DeviceTensor, values: Array) -> None:
         """Copy a host array into a dense tensor of the same size, and wait for it: not for use inside a tick."""
@@ -87,7 +82,7 @@ class DeviceMemory:
         if self._buffers:
             self.device.set_current()
             self.stream.sync()
-        for buffer in self._buffers.values():
+        for buffer, _ in self._buffers.values():
             buffer.close(self.stream)
         if self._buffers:
             self._buffers.clear()

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from live2diff_trt.engine.arena import ALIGNMENT_BYTES
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-
-ALIGNMENT = 256
-"""Bytes: what TensorRT asks of every address it is given."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +72,4 @@ class BlockLayout:
 
 def align(size: int) -> int:
     """Round up to the alignment."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

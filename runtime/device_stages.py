@@ -97,10 +97,14 @@ class DeviceStages:
         self._kernels.postprocess(stream, image=self._buffers["decoded"].row(0), pixels=self.output)
 
     def _run(self, stream: Stream, name: str, source: DeviceTensor, target: DeviceTensor) -> None:
-        plan = self._plans[name]
-        for tensor in plan.tensors.values():
-            plan.bind(tensor.name, (source if tensor.is_input else target).address)
-        plan.enqueue(int(stream.handle))
+        run_stage(stream, self._plans[name], source, target)
+
+
+def run_stage(stream: Stream, plan: Plan, source: DeviceTensor, target: DeviceTensor) -> None:
+    """Enqueue a plan that has one input and one output."""
+    for tensor in plan.tensors.values():
+        plan.bind(tensor.name, (source if tensor.is_input else target).address)
+    plan.enqueue(int(stream.handle))
 
 
 def stage_layout(spec: StreamSpec) -> BlockLayout:

@@ -16,6 +16,7 @@ from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
 from live2diff_trt.runtime.split_unet import tables_layout
 from live2diff_trt.runtime.tick import constants_layout
+from live2diff_trt.runtime.unet_session import shared_scratch
 from live2diff_trt.runtime.whole_unet import whole_parts
 
 
@@ -77,7 +78,7 @@ def estimate_session(spec: StreamSpec, stored: StoredPlans, measured: Mapping[st
     warm_up_rows = rows if stored.split is not None else spec.sink
     parts = {
         "weights": sum(measured["weight_bytes"].values()),
-        "scratch": max(measured["scratch_bytes"].values()),
+        "scratch": shared_scratch(measured),
         "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
         "conditions": sum(layout.nbytes for layout in condition_layouts(spec, rows, warm_up_rows)),
         "pictures": stage_layout(spec).nbytes,

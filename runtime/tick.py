@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +48,19 @@ def constants_layout() -> BlockLayout:
     )
 
 
+def capture_work(memory: DeviceMemory, work: Callable[[Stream], None]) -> Graph:
+    """Run work once, so that everything late is loaded, then record it as a graph, ready to be launched."""
+    work(memory.stream)
+    memory.stream.sync()
+    builder = memory.device.create_graph_builder()
+    builder.begin_building()
+    work(builder.stream)
+    graph = builder.end_building().complete()
+    builder.close()
+    graph.upload(memory.stream)
+    return graph
+
+
 class Tick:
     """The order of a tick's work. It owns no memory but the graph.
 
@@ -66,16 +80,8 @@ class Tick:
         self._x0 = replace(stages.x0, shape=(spec.steps, *spec.latent_shape))
 
     def capture(self, memory: DeviceMemory) -> Graph:
-        """Run once, so that everything late is loaded, then record a tick as a graph."""
-        self.enqueue(memory.stream)
-        memory.stream.sync()
-        builder = memory.device.create_graph_builder()
-        builder.begin_building()
-        self.enqueue(builder.stream)
-        graph = builder.end_building().complete()
-        builder.close()
-        graph.upload(memory.stream)
-        return graph
+        """Record a tick as a graph."""
+        return capture_work(memory, self.enqueue)
 
     def enqueue(self, stream: Stream) -> None:
         """Enqueue a whole tick."""

@@ -53,16 +53,22 @@ class UNetSession:
 
 
 def open_unet(
-    spec: StreamSpec, stored: StoredPlans, flavour: Flavour, facts: GpuFacts, scratch: int, device_id: int
+    spec: StreamSpec,
+    stored: StoredPlans,
+    flavour: Flavour,
+    facts: GpuFacts,
+    measured: Mapping[str, Any],
+    device_id: int,
 ) -> UNetSession:
-    """Open every plan, and allocate what the UNet needs. ``scratch`` is what the greediest plan takes, in bytes."""
+    """Open every plan, and allocate what the UNet needs. ``measured`` is what ``know_plans`` gave."""
     with ExitStack() as opened:
         memory = opened.enter_context(DeviceMemory(device_id))
-        runtime = opened.enter_context(PlanRuntime(flavour, facts.load_runtime_cache()))
+        runtime_cache = facts.load_runtime_cache()
+        runtime = opened.enter_context(PlanRuntime(flavour, runtime_cache))
         plans = {name: runtime.open(name, stored.plan_bytes(name)) for name in stored.manifest.plans}
-        if facts.load_runtime_cache() is None:  # it was lost after the plans were measured
+        if runtime_cache is None:  # it was lost after the plans were measured
             keep_runtime_cache(runtime, facts)
-        _share_scratch(memory, plans, scratch)
+        _share_scratch(memory, plans, shared_scratch(measured))
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key
         constants = TickConstants(memory, spec)
@@ -72,6 +78,11 @@ def open_unet(
         conditions.set_steps(make_step_table(spec.step_list, spec.schedule).timesteps)
         opened.pop_all()  # from here on the session closes them
     return UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
+
+
+def shared_scratch(measured: Mapping[str, Any]) -> int:
+    """Return what the greediest plan takes, in bytes."""
+    return int(max(measured["scratch_bytes"].values()))
 
 
 def _share_scratch(memory: DeviceMemory, plans: dict[str, Plan], size: int) -> None:
@@ -103,7 +114,13 @@ def ring_rows(spec: StreamSpec, rows: int) -> int:
     return -(-spec.steps // rows) * rows
 
 
-def measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts) -> dict[str, Any]:
+def know_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts) -> dict[str, Any]:
+    """Return the plans' memory, as it was measured when they were first opened on this GPU: now, if that was never."""
+    measured = facts.load_measured()
+    return measured if "scratch_bytes" in measured else _measure_plans(stored, flavour, facts)
+
+
+def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts) -> dict[str, Any]:
     """Open every plan once, one after the other, to learn its memory; RTX compiles its kernels meanwhile."""
     logger.info("opening these plans on this GPU for the first time; it takes a minute, once")
     scratch: dict[str, int] = {}

@@ -84,9 +84,10 @@ def _run_once(
     memory: DeviceMemory, plan: Plan, channels_last: frozenset[str], inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Run a plan in memory of its own, which is free again afterwards. Arrays have the shapes that the graph knows."""
+    # Scratch memory comes first: an allocation begins where TensorRT wants it, the tensors inside need less.
     layout = BlockLayout(
-        {name: _lay_out(tensor, name in channels_last) for name, tensor in plan.tensors.items()}
-        | {_SCRATCH: TensorLayout((max(plan.scratch_bytes, 1),), "uint8")}
+        {_SCRATCH: TensorLayout((max(plan.scratch_bytes, 1),), "uint8")}
+        | {name: _lay_out(tensor, name in channels_last) for name, tensor in plan.tensors.items()}
     )
     block = memory.allocate(_PURPOSE, layout.nbytes)
     tensors = layout.at(block, memory.device_id)

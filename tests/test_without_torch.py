@@ -114,3 +114,15 @@ main()
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "live2diff-trt[export]" in result.stderr
+
+
+def test_the_command_line_starts_without_onnx(bare_environment: Path) -> None:
+    program = """
+sys.modules["onnx"] = None  # as where no backend is installed yet: `doctor` says what to install
+from live2diff_trt.cli.main import main
+sys.argv = ["live2diff-trt", "--version"]
+main()
+"""
+    result = run_bare(bare_environment, program)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("live2diff-trt ")

@@ -11,8 +11,9 @@ from live2diff_trt.conformance.replay import replay_closed_loop, replay_open_loo
 from live2diff_trt.conformance.run import describe_recording
 from live2diff_trt.conformance.torch_network import TorchNetwork
 from live2diff_trt.engine.deviation import relative_error
+from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import StoredPlans
-from live2diff_trt.engine.tensorrt_options import PlanForm, TensorRTOptions
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.model.weights import load_unet
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.kv_ring import Array
@@ -24,12 +25,12 @@ TOLERANCE = 2e-2
 
 
 @pytest.fixture(scope="module", params=["split", "whole"])
-def form(request: pytest.FixtureRequest) -> PlanForm:
+def form(request: pytest.FixtureRequest) -> Form:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def stored(goldens: Goldens, form: PlanForm, tmp_path_factory: pytest.TempPathFactory) -> StoredPlans:
+def stored(goldens: Goldens, form: Form, tmp_path_factory: pytest.TempPathFactory) -> StoredPlans:
     """Plans for two rows, whatever the number of steps."""
     from live2diff_trt.conformance.tensorrt_network import build_recorded_plans
 
@@ -39,7 +40,7 @@ def stored(goldens: Goldens, form: PlanForm, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_recordings_are_replayed(goldens: Goldens, stored: StoredPlans, form: PlanForm, steps: int) -> None:
+def test_recordings_are_replayed(goldens: Goldens, stored: StoredPlans, form: Form, steps: int) -> None:
     from live2diff_trt.conformance.tensorrt_network import open_tensorrt_network
 
     recording = goldens.recording(steps)
@@ -50,7 +51,7 @@ def test_recordings_are_replayed(goldens: Goldens, stored: StoredPlans, form: Pl
             assert worst.relative <= TOLERANCE, f"{worst.tensor}: {worst.relative:.2e}"
 
 
-def test_errors_do_not_grow_over_500_ticks(goldens: Goldens, stored: StoredPlans, form: PlanForm) -> None:
+def test_errors_do_not_grow_over_500_ticks(goldens: Goldens, stored: StoredPlans, form: Form) -> None:
     from live2diff_trt.conformance.tensorrt_network import open_tensorrt_network
 
     exact = describe_recording(goldens, goldens.recording(2))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 ALIGNMENT = 256
+SCRATCH_ALIGNMENT = 512
 
 
 class EmulationError(Exception):
@@ -43,10 +44,10 @@ class AddressSpace:
         """Return the address of memory in which nothing was written."""
         if size < 1:
             raise EmulationError(f"an allocation of {size} bytes has no address")
-        block = np.empty(size + ALIGNMENT, np.uint8)
+        block = np.empty(size + SCRATCH_ALIGNMENT, np.uint8)
         if self._poisoned:
             block[:] = 0xFF
-        address = -(-block.ctypes.data // ALIGNMENT) * ALIGNMENT
+        address = -(-block.ctypes.data // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
         start = address - block.ctypes.data
         self._blocks[address] = block[start : start + size]
         self._sizes[address] = size

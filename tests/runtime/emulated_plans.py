@@ -21,7 +21,7 @@ from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.engine.plan import PlanTensor
 from live2diff_trt.engine.plan_builder import PlanOptions, fix_dimensions
-from tests.runtime.emulated_device import ALIGNMENT, Array, EmulatedGpu, EmulationError
+from tests.runtime.emulated_device import ALIGNMENT, SCRATCH_ALIGNMENT, Array, EmulatedGpu, EmulationError
 
 
 def build_emulated_plan(
@@ -115,7 +115,7 @@ class EmulatedPlan:
 
     def use_scratch(self, address: int, size: int) -> None:
         """Take scratch memory."""
-        if size < self.scratch_bytes or address % ALIGNMENT:
+        if size < self.scratch_bytes or address % SCRATCH_ALIGNMENT:
             raise PlanError(f"the plan {self.name} does not take {size} bytes at {address:#x}", "Mend the runtime")
         self._scratch = address
 

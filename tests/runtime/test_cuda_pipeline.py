@@ -386,5 +386,5 @@ def test_plans_are_measured_once(bench: Bench, gpu: EmulatedGpu, monkeypatch: py
     def refuse(*_: object) -> None:
         raise AssertionError("they were measured before")
 
-    monkeypatch.setattr("live2diff_trt.runtime.cuda_session.measure_plans", refuse)
+    monkeypatch.setattr("live2diff_trt.runtime.unet_session._measure_plans", refuse)
     bench.stream("split", 2).close()

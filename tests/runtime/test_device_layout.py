@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from live2diff_trt.engine.arena import ALIGNMENT_BYTES
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.runtime.device_layout import ALIGNMENT, BlockLayout, TensorLayout, align
+from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout, align
 
-BASE = 7 * ALIGNMENT
+BASE = 7 * ALIGNMENT_BYTES
 tensors = st.builds(
     TensorLayout,
     shape=st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 30)),
@@ -78,7 +79,7 @@ def test_a_plan_may_write_whole_chunks(block: BlockLayout) -> None:
         rows = layout.chunk_rows or layout.shape[0]
         for index in range(math.ceil(layout.shape[0] / rows)):
             chunk = view.chunk(index)
-            assert chunk.address % ALIGNMENT == 0
+            assert chunk.address % ALIGNMENT_BYTES == 0
             assert chunk.address >= end
             end = chunk.address + rows * math.prod(layout.shape[1:]) * np.dtype(layout.dtype).itemsize
     assert end <= BASE + block.nbytes

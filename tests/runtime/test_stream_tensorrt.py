@@ -16,8 +16,9 @@ from live2diff_trt import Stream
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.flavour import choose_flavour
+from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import PlanStore
-from live2diff_trt.engine.tensorrt_options import PlanForm, TensorRTOptions
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
@@ -33,7 +34,7 @@ def plans(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("plans")
     gpu = require_gpu(0).compute_capability
     flavour, _ = choose_flavour("auto", gpu)
-    forms: tuple[PlanForm, ...] = ("split", "whole")
+    forms: tuple[Form, ...] = ("split", "whole")
     for form in forms:
         build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(root), BuildOptions(gpu, gpu, form, rows=2))
     return root
@@ -56,7 +57,7 @@ def differences(found: list[FinishedFrame], wanted: list[FinishedFrame]) -> list
 @pytest.mark.parametrize("step_list", STEP_LISTS)
 @pytest.mark.parametrize("form", ["split", "whole"])
 def test_plans_for_two_rows_stream_any_number_of_steps_as_the_cpu_does(
-    tiny_bundle: Path, plans: Path, form: PlanForm, step_list: tuple[int, ...]
+    tiny_bundle: Path, plans: Path, form: Form, step_list: tuple[int, ...]
 ) -> None:
     frames = pictures(20)
     on_cpu = finish(tiny_bundle, None, frames, step_list=step_list)
