@@ -15,7 +15,7 @@ from live2diff_trt.benchmarks.gpu_unet import capture_replay, load_window
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.timing import Case, CudaCoreClock, interleave, time_gpu
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.engine.split import AttentionCut
+from live2diff_trt.engine.split import TemporalAttentionCut
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.pipeline import Submitted
@@ -116,7 +116,7 @@ def time_attention(results: ResultsFile, pipeline: CudaPipeline, *, samples: int
     if not isinstance(unet, SplitUNet):
         return
     load_window(pipeline.parts.unet, spec)
-    cuts: dict[str, list[AttentionCut]] = {}
+    cuts: dict[str, list[TemporalAttentionCut]] = {}
     places = {cache.name: cache for cache in spec.kv_caches}
     for cut in unet.attentions:
         cache = places[cut.place]
@@ -139,9 +139,9 @@ def time_attention(results: ResultsFile, pipeline: CudaPipeline, *, samples: int
     pipeline.reset()
 
 
-def _attend_all(unet: SplitUNet, cuts: Sequence[AttentionCut], stream: Stream) -> None:
+def _attend_all(unet: SplitUNet, cuts: Sequence[TemporalAttentionCut], stream: Stream) -> None:
     for cut in cuts:
-        unet.attend(stream, cut)
+        unet.compute(stream, cut)
 
 
 def _moved_bytes(spec: StreamSpec, elements: int) -> int:

@@ -56,15 +56,16 @@ def arena_of(split: UNetSplit, rows_per_chunk: int, chunks: int) -> Arena:
         for tensor in split.tensors
         if tensor.packed_in
     }
-    return Arena({**arena.offsets, **parts}, arena.bytes)
+    views = {tensor.name: arena.offsets[tensor.view_of] for tensor in split.tensors if tensor.view_of}
+    return Arena({**arena.offsets, **parts, **views}, arena.bytes)
 
 
 def lifetimes_of(split: UNetSplit, rows_per_chunk: int, chunks: int) -> list[Lifetime]:
-    """Return what ``arena_of`` packs: every tensor but the parts of others."""
+    """Return what ``arena_of`` packs: every tensor but the parts of others and views of them."""
     return [
         Lifetime(tensor.name, chunks * chunk_stride_bytes(tensor, rows_per_chunk), tensor.first, tensor.last)
         for tensor in split.tensors
-        if not tensor.packed_in
+        if tensor.owns_memory
     ]
 
 

@@ -17,9 +17,9 @@ from live2diff_trt.engine.errors import PlanBuildError, PlanStoreError
 from live2diff_trt.engine.flavour import ComputeCapability, Flavour, build_target, refuse_target
 from live2diff_trt.engine.networks import Network, collect_networks
 from live2diff_trt.engine.plan_builder import PlanOptions, build_plan
-from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, POSITION_TABLES_FILE, Form, PlanKey, PlanManifest
+from live2diff_trt.engine.plan_manifest import CONSTANTS_FILE, MANIFEST_FILE, Form, PlanKey, PlanManifest
 from live2diff_trt.engine.split import UNetSplit
-from live2diff_trt.engine.split_graph import load_position_tables
+from live2diff_trt.engine.split_graph import load_constants
 from live2diff_trt.engine.store import PlanStore, StoredPlans, generator, record_files
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class BuildOptions:
     Attributes:
         target: compute capability of the GPU that will run them.
         gpu: compute capability of the GPU in this machine, or None.
-        form: the UNet as segments between attentions, or whole.
+        form: the UNet as segments with kernels of ours between them, or whole.
         rows: R, rows of the UNet's plans; None takes the bundle's T.
         refittable: the weights of the UNet can be replaced later; needs a GPU.
     """
@@ -110,7 +110,7 @@ def build_plans(
             plans[network.name] = f"{network.name}.plan"
             _write(folder / plans[network.name], plan)
         if split is not None:
-            _write_position_tables(folder, bundle, split)
+            _write_constants(folder, bundle, split)
         manifest = PlanManifest(
             key=key,
             compiled_for=build_target(options.target) if flavour.is_rtx else options.target,
@@ -150,12 +150,12 @@ def _build(
     return build_plan(flavour, network.name, network.serialise(), network.path, plan_options, on_phase)
 
 
-def _write_position_tables(folder: Path, bundle: Bundle, split: UNetSplit) -> None:
-    tables = load_position_tables(bundle.file("unet.onnx"), split)
+def _write_constants(folder: Path, bundle: Bundle, split: UNetSplit) -> None:
+    constants = load_constants(bundle.file("unet.onnx"), split)
     try:
-        np.savez(folder / POSITION_TABLES_FILE, **tables)  # type: ignore[arg-type] # names are those of initialisers
+        np.savez(folder / CONSTANTS_FILE, **constants)  # type: ignore[arg-type] # names are those of initialisers
     except OSError as error:
-        raise _not_written(folder / POSITION_TABLES_FILE, error) from error
+        raise _not_written(folder / CONSTANTS_FILE, error) from error
 
 
 def _plan_arena(bundle: Bundle, split: UNetSplit, rows: int) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from live2diff_trt.bundle.manifest import FileRecord
 from live2diff_trt.engine.flavour import ComputeCapability, FlavourName
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "plans.json"
-POSITION_TABLES_FILE = "position_tables.npz"
+CONSTANTS_FILE = "kernel_constants.npz"
 
 Form = Literal["split", "whole"]
 
@@ -27,7 +27,7 @@ class PlanKey:
         bundle_digest: ``Bundle.digest``.
         flavour, version: of TensorRT.
         target: compute capability of the GPUs that run them.
-        form: the UNet as segments between attentions, or whole.
+        form: the UNet as segments with kernels of ours between them, or whole.
         rows: R, how many rows the UNet's plans take at once.
         refittable: whether the UNet's weights can be replaced.
     """

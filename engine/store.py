@@ -26,7 +26,7 @@ from live2diff_trt.engine.arena import Arena
 from live2diff_trt.engine.errors import PlanStoreError
 from live2diff_trt.engine.gpu import Gpu
 from live2diff_trt.engine.gpu_facts import GpuFacts
-from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, POSITION_TABLES_FILE, PlanKey, PlanManifest
+from live2diff_trt.engine.plan_manifest import CONSTANTS_FILE, MANIFEST_FILE, PlanKey, PlanManifest
 from live2diff_trt.engine.split import UNetSplit
 
 __all__ = ["PlanKey", "PlanStore", "StoredPlans", "generator", "record_files"]
@@ -68,12 +68,12 @@ class StoredPlans:
         """Where tensors lie that cross the cuts, with room for the warm-up's rows; None in the whole form."""
         return None if self.manifest.arena is None else Arena.from_json(dict(self.manifest.arena))
 
-    def position_tables(self) -> dict[str, NDArray[np.floating]]:
-        """Read the attentions' tables, [window, channels] by initialiser; nothing in the whole form."""
-        if POSITION_TABLES_FILE not in self.manifest.files:
+    def constants(self) -> dict[str, NDArray[np.floating]]:
+        """Read what kernels take of the weights, by initialiser; nothing in the whole form."""
+        if CONSTANTS_FILE not in self.manifest.files:
             return {}
-        with np.load(self.folder / POSITION_TABLES_FILE, allow_pickle=False) as tables:
-            return dict(tables)
+        with np.load(self.folder / CONSTANTS_FILE, allow_pickle=False) as constants:
+            return dict(constants)
 
     def facts(self, gpu: Gpu) -> GpuFacts:
         """Return what a GPU found out about these plans."""

@@ -98,16 +98,18 @@ def _translate(traced: torch.export.ExportedProgram, signature: GraphSignature) 
 def _simplify(model: onnx_ir.Model) -> None:
     """Fold shapes, merge equal nodes and drop the tracer's notes, in place."""
     for _ in range(2):
-        # Weights keep their names: a transposed copy under a new one could not be refitted.
-        fold_constants(
-            model,
-            onnx_shape_inference=True,
-            should_fold=lambda node: False if node.op_type == "Transpose" else None,
-        )
+        fold_constants(model, onnx_shape_inference=True, should_fold=_should_fold)
         passes.Sequential(IdentityEliminationPass(), RemoveUnusedNodesPass(), CommonSubexpressionEliminationPass())(
             model
         )
     ClearMetadataAndDocStringPass()(model)
+
+
+def _should_fold(node: onnx_ir.Node) -> bool | None:
+    """Leave weights as they are: a copy of another shape, under a new name, could not be refitted."""
+    source = node.inputs[0] if node.inputs else None
+    reshaped = node.op_type == "Reshape" and source is not None and source.is_initializer()
+    return False if reshaped or node.op_type == "Transpose" else None
 
 
 def _keep_as_initialisers(model: onnx_ir.Model, weights: set[str]) -> None:

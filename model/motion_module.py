@@ -6,6 +6,7 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 
 from live2diff_trt.model.configuration import MOTION_NORM_GROUPS, UNetConfiguration
+from live2diff_trt.model.layout import to_picture, to_tokens
 from live2diff_trt.model.temporal_attention import TemporalAttend, TemporalAttention
 
 
@@ -49,13 +50,10 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, hidden: Tensor, attend: TemporalAttend) -> Tensor:
         """Map [rows, channels, height, width] to the same shape."""
-        height = hidden.shape[2]
-        positions = self.norm(hidden).flatten(2).transpose(1, 2)
-        positions = self.proj_in(positions)
+        tokens = self.proj_in(to_tokens(self.norm(hidden)))
         for block in self.transformer_blocks:
-            positions = block(positions, attend)
-        positions = self.proj_out(positions)
-        return hidden + positions.transpose(1, 2).unflatten(2, (height, -1))
+            tokens = block(tokens, attend)
+        return to_picture(to_tokens(hidden) + self.proj_out(tokens), hidden.shape[2])
 
 
 class MotionModule(nn.Module):

@@ -9,9 +9,10 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from live2diff_trt.model.configuration import UNetConfiguration
+from live2diff_trt.model.layout import to_picture, to_tokens
 from live2diff_trt.model.temporal_attention import KeyValue
 
 
@@ -113,7 +114,17 @@ class SpatialTransformer(Transformer2DModel):  # type: ignore[misc]  # diffusers
 
         ``prompt`` has the keys and values of every spatial transformer by its place, each [rows, tokens, channels].
         """
-        return super().forward(hidden, encoder_hidden_states=prompt[self.place], return_dict=False)[0]
+        tokens = _project(self.proj_in, to_tokens(self.norm(hidden)))
+        for block in self.transformer_blocks:
+            tokens = block(tokens, encoder_hidden_states=prompt[self.place])
+        return to_picture(to_tokens(hidden) + _project(self.proj_out, tokens), hidden.shape[2])
+
+
+def _project(projection: nn.Module, tokens: Tensor) -> Tensor:
+    """Apply a linear layer, or a convolution of 1x1 as the linear layer that it is, to [rows, positions, channels]."""
+    if isinstance(projection, nn.Conv2d):
+        return linear(tokens, projection.weight.flatten(1), projection.bias)
+    return projection(tokens)
 
 
 class DepthEmbedding(nn.Module):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
+from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.runtime.device import DeviceMemory, PinnedArray, copy_on_device, copy_to_device
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 
@@ -87,6 +88,20 @@ class DeviceConditions:
         """Return the addresses of what the rows of any chunk take in warm-up's pass at a denoising step."""
         time = {name: rows.chunk(step).address for name, rows in self._warm_up_time.items()}
         return {**time, **self._prompt_addresses()}
+
+    def tick_rows(self, name: str) -> DeviceTensor:
+        """Return an input of a tick's rows for kernels: a time projection, [T, channels]; or of the prompt.
+
+        Keys or values of the prompt are [rows of a chunk, tokens, channels]: the same for every chunk.
+        """
+        return self._tick_time[name] if name in self._tick_time else self._prompt[name]
+
+    def warm_up_rows(self, name: str, step: int) -> DeviceTensor:
+        """Return the same for the warm-up's pass at a denoising step; a time projection is [1, channels]: for all."""
+        if name in self._prompt:
+            return self._prompt[name]
+        one = self._warm_up_time[name].chunk(step).row(0)
+        return one.reshape(1, *one.shape)
 
     def close(self) -> None:
         """Free the pinned memory; closing twice is harmless."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.store import StoredPlans
+from live2diff_trt.runtime.cut_kernels import kernel_layout
 from live2diff_trt.runtime.device_conditions import condition_layouts
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.device_ring import ring_layout, table_layout
 from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
-from live2diff_trt.runtime.split_unet import tables_layout
 from live2diff_trt.runtime.tick import constants_layout
 from live2diff_trt.runtime.unet_session import shared_scratch
 from live2diff_trt.runtime.whole_unet import whole_parts
@@ -93,9 +93,8 @@ def _unet_parts(spec: StreamSpec, stored: StoredPlans, rows: int) -> dict[str, i
     split, arena = stored.split, stored.arena
     if split is None or arena is None:
         return whole_parts(spec, rows)
-    tables = tables_layout(stored.position_tables(), spec)
     return {
         "arena": arena.bytes,
         "rows": row_layout(spec, spec.sink, rows).nbytes,
-        "position tables": tables.nbytes,
+        "kernels' constants": kernel_layout(split, stored.constants(), spec).nbytes,
     }

@@ -105,7 +105,7 @@ def _open_form(
     split, arena, rows = stored.split, stored.arena, stored.manifest.key.rows
     if split is None or arena is None:
         return WholeUNet(memory, plans, kernels, spec, rows, ring, conditions, constants.parameters)
-    form = SplitForm(split, arena, rows, stored.position_tables())
+    form = SplitForm(split, arena, rows, stored.constants())
     return SplitUNet(memory, plans, kernels, spec, form, ring, conditions, constants.parameters)
 
 

@@ -19,7 +19,7 @@ from live2diff_trt.engine.arena import (
     peak_bytes,
     plan_arena,
 )
-from live2diff_trt.engine.split import AttentionCut, CrossingTensor, Segment, UNetSplit
+from live2diff_trt.engine.split import CrossingTensor, Segment, TemporalAttentionCut, UNetSplit
 
 
 @st.composite
@@ -88,7 +88,7 @@ def test_an_arena_goes_through_json() -> None:
 @pytest.fixture
 def split() -> UNetSplit:
     """Two segments; 3 positions of 40 channels in half precision: no multiple of 256 bytes."""
-    cut = AttentionCut("place", "q", "k", "v", "out", ("pe_q", "pe_k", "pe_v"))
+    cut = TemporalAttentionCut("place", "q", "k", "v", "out", ("pe_q", "pe_k", "pe_v"))
     parts = [
         CrossingTensor(name, (3, 40), "float16", 0, 1, packed_in="qkv", part=part) for part, name in enumerate("qkv")
     ]

@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> PlanStore:
 def fill(folder: Path, key: PlanKey = KEY, content: bytes = b"a plan", **changes: object) -> None:
     """Write the smallest set of plans."""
     (folder / "unet.plan").write_bytes(content)
-    np.savez(folder / "position_tables.npz", table=np.arange(6.0).reshape(2, 3))
+    np.savez(folder / "kernel_constants.npz", table=np.arange(6.0).reshape(2, 3))
     manifest = PlanManifest(key, key.target, {"unet": "unet.plan"}, record_files(folder), None, None, 1.5, generator())
     (folder / MANIFEST_FILE).write_text(replace(manifest, **changes).to_text())  # type: ignore[arg-type]
 
@@ -51,7 +51,7 @@ def test_what_was_written_is_read(store: PlanStore) -> None:
     assert plans.plan_bytes("unet") == b"a plan"
     assert plans.bytes == sum(path.stat().st_size for path in plans.folder.iterdir() if path.name != MANIFEST_FILE)
     assert (plans.split, plans.arena) == (None, None)
-    np.testing.assert_array_equal(plans.position_tables()["table"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(plans.constants()["table"], [[0, 1, 2], [3, 4, 5]])
     assert names(store) == [KEY.folder_name]
     with pytest.raises(PlanStoreError, match="hold no depth"):
         plans.plan_bytes("depth")

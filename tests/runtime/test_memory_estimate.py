@@ -11,8 +11,8 @@ import pytest
 from live2diff_trt.bundle.manifest import FileRecord
 from live2diff_trt.bundle.spec import HoistedSpec, KvCacheSpec, StreamSpec
 from live2diff_trt.engine.arena import Arena
-from live2diff_trt.engine.plan_manifest import POSITION_TABLES_FILE, PlanKey, PlanManifest
-from live2diff_trt.engine.split import AttentionCut, Segment, UNetSplit
+from live2diff_trt.engine.plan_manifest import CONSTANTS_FILE, PlanKey, PlanManifest
+from live2diff_trt.engine.split import Segment, TemporalAttentionCut, UNetSplit
 from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.runtime.errors import DeviceMemoryError
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
@@ -43,12 +43,12 @@ def stored_plans(folder: Path, *, rows: int, split: bool) -> StoredPlans:
     manifest = PlanManifest(key, key.target, {}, {}, None, None, 1.0, "")
     if split:
         tables = ("pe_q", "pe_k", "pe_v")
-        np.savez(folder / POSITION_TABLES_FILE, **dict.fromkeys(tables, np.zeros((16, 10), np.float16)))  # type: ignore[arg-type]
+        np.savez(folder / CONSTANTS_FILE, **dict.fromkeys(tables, np.zeros((16, 10), np.float16)))  # type: ignore[arg-type]
         segments = tuple(Segment(f"segment_0{index}", (), ()) for index in range(2))
-        cuts = UNetSplit(segments, (AttentionCut("here", "q", "k", "v", "out", tables),), ())
+        cuts = UNetSplit(segments, (TemporalAttentionCut("here", "q", "k", "v", "out", tables),), ())
         manifest = replace(
             manifest,
-            files={POSITION_TABLES_FILE: FileRecord(0, "")},
+            files={CONSTANTS_FILE: FileRecord(0, "")},
             split=cuts.to_json(),
             arena=Arena({}, ARENA_BYTES).to_json(),
         )
