@@ -9,8 +9,24 @@ struct Rows {
   long long row_elements;
   int chunk_rows;
 
+  // By subtraction, of which there are a few: a division would take what is the same in all threads of a block out of the
+  // registers for that.
   __device__ T* row(int index) const {
-    return base + (index / chunk_rows) * chunk_stride + (index % chunk_rows) * row_elements;
+    T* chunk = base;
+    for (; index >= chunk_rows; index -= chunk_rows) chunk += chunk_stride;
+    return chunk + index * row_elements;
+  }
+};
+
+// Rows of an operand that may have fewer of them than the launch: it repeats them.
+template <typename T>
+struct RepeatedRows {
+  Rows<T> rows;
+  int count;
+
+  __device__ T* row(int index) const {
+    while (index >= count) index -= count;
+    return rows.row(index);
   }
 };
 
@@ -18,3 +34,5 @@ struct Rows {
 #define ROWS(T, name) T *name##_base, long long name##_chunk_stride
 #define AS_ROWS(T, name, row_elements) \
   Rows<T> { name##_base, name##_chunk_stride, row_elements, chunk_rows }
+#define AS_REPEATED_ROWS(T, name, row_elements, count) \
+  RepeatedRows<T> { AS_ROWS(T, name, row_elements), count }
