@@ -8,8 +8,8 @@ constexpr int VECTORS_PER_THREAD = 2;  // of each half; all are in flight togeth
 
 // x times the normal distribution function of x. Below zero that function is exp(-x^2 / 2) t P(t) of t = 1 / (1 + |x| / 4),
 // with a P of degree 6 that is off by 2.5e-7 of it where |x| < 6. Nothing cancels, so all that is added is the rounding of
-// x^2 in the exponent: the result is right to 2e-6 of itself where |x| < 5, and to 1e-7 (1 + |x|) everywhere. With an
-// erff it would be to as much, but not to a part of itself.
+// x^2 in the exponent: the result is right to 2e-6 of itself where |x| < 5, and to 1e-7 (1 + |x|) everywhere; 1 + erff
+// would lose digits at -4.
 __device__ inline float gelu(float x) {
   const float t = reciprocal(1.0f + 0.25f * fabsf(x));
   float tail = -0.09186857f;

@@ -103,7 +103,8 @@ class GroupNormLauncher(Launcher):
             raise KernelError(
                 f"{channels} channels in {groups} groups have no kernel", f"1 to {MAXIMUM_GROUPS} groups divide them"
             )
-        self.check("out", out, x.shape, dtype)
+        for name, tensor in {"x": x, "out": out}.items():
+            self.check(name, tensor, (rows, positions, channels), dtype)
         self.check_dense("scale", scale, (channels,), dtype)
         self.check_dense("bias", bias, (channels,), dtype)
         if row_bias is None:

@@ -172,7 +172,7 @@ def group_norm(
     silu: bool,
 ) -> Float:
     """Normalise every group of channels over a row's positions (arXiv 1803.08494), then SiLU: of x's shape."""
-    rows, positions, channels = x.shape
+    rows, positions, _ = x.shape
     if row_bias is not None:
         x = x + row_bias[np.arange(rows) % len(row_bias)][:, None]
     grouped = x.reshape(rows, positions, groups, -1)
