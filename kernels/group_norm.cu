@@ -62,7 +62,7 @@ __device__ inline float sum_of_warp(float value) {
 // What is added to a row before anything else, [channels]; there may be nothing.
 template <typename T>
 __device__ const T* bias_of_row(const RepeatedRows<const T>& row_bias) {
-  return row_bias.rows.base == nullptr ? nullptr : row_bias.row(blockIdx.y);
+  return row_bias.rows.base == nullptr ? nullptr : row_bias.row_of_block(blockIdx.y);
 }
 
 template <typename T>

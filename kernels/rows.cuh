@@ -9,9 +9,13 @@ struct Rows {
   long long row_elements;
   int chunk_rows;
 
-  // By subtraction, of which there are a few: a division would take what is the same in all threads of a block out of the
-  // registers for that.
   __device__ T* row(int index) const {
+    return base + (index / chunk_rows) * chunk_stride + (index % chunk_rows) * row_elements;
+  }
+
+  // The same of a row that is the whole block's. By subtraction, of which there are a few: a division would take what all
+  // threads have in common out of the registers for that.
+  __device__ T* row_of_block(int index) const {
     T* chunk = base;
     for (; index >= chunk_rows; index -= chunk_rows) chunk += chunk_stride;
     return chunk + index * row_elements;
@@ -24,9 +28,9 @@ struct RepeatedRows {
   Rows<T> rows;
   int count;
 
-  __device__ T* row(int index) const {
+  __device__ T* row_of_block(int index) const {
     while (index >= count) index -= count;
-    return rows.row(index);
+    return rows.row_of_block(index);
   }
 };
 

@@ -12,7 +12,7 @@ __device__ float score_scale() {
   return 1.4426950408889634f * rsqrtf(float(HEAD_CHANNELS));
 }
 
-constexpr float MINUS_INFINITY = -__builtin_huge_valf();
+__device__ inline float minus_infinity() { return __int_as_float(0xFF800000); }
 
 // How the work on a head is cut. All of it is in registers but for the tiles of keys and values, of which
 // `stages` are in shared memory at a time. A row of a tile is padded where 8 rows would meet in a bank of shared memory:
@@ -132,7 +132,7 @@ struct QueryTile {
     }
 #pragma unroll
     for (int element = 0; element < 4; ++element) total[element] = 0.0f;
-    reference[0] = reference[1] = MINUS_INFINITY;
+    reference[0] = reference[1] = minus_infinity();
   }
 
   static __device__ unsigned word(const Half* q, int channel) {
@@ -141,7 +141,7 @@ struct QueryTile {
 
   // Largest of this lane's scores of a query.
   static __device__ float largest(const float (&scores)[SCORED_OCTETS][4], int query) {
-    float value = MINUS_INFINITY;
+    float value = minus_infinity();
 #pragma unroll
     for (int octet = 0; octet < SCORED_OCTETS; ++octet) {
       value = fmaxf(value, fmaxf(scores[octet][2 * query], scores[octet][2 * query + 1]));
@@ -230,7 +230,7 @@ __device__ void attend_by_tensor_cores(
   const int head = blockIdx.y * HEAD_CHANNELS;
   const int row = blockIdx.z;
   const unsigned first_stage = shared_address(stages);
-  const Copy copy{k.row(row) + head, v.row(row) + head, tokens, channels};
+  const Copy copy{k.row_of_block(row) + head, v.row_of_block(row) + head, tokens, channels};
   const int tiles = (tokens + Sizes::tile_keys - 1) / Sizes::tile_keys;
 #pragma unroll
   for (int tile = 0; tile < Sizes::stages - 1; ++tile) {
@@ -249,7 +249,7 @@ __device__ void attend_by_tensor_cores(
 #pragma unroll
   for (int index = 0; index < Sizes::query_tiles; ++index) {
     const int query = first_query + index * 16;
-    const Half* frame = q.row(row) + first_channel;
+    const Half* frame = q.row_of_block(row) + first_channel;
     queries[index].load(
         frame + (long long)min(query, positions - 1) * channels,
         frame + (long long)min(query + 8, positions - 1) * channels);
@@ -314,7 +314,7 @@ __device__ void attend_by_tensor_cores(
           for (int element = 0; element < 4; ++element) {
             if (first_token + octet * 8 + lane % 4 * 2 + element % 2 >= tokens) {
 #pragma unroll
-              for (int index = 0; index < Sizes::query_tiles; ++index) scores[index][octet][element] = MINUS_INFINITY;
+              for (int index = 0; index < Sizes::query_tiles; ++index) scores[index][octet][element] = minus_infinity();
             }
           }
         }
@@ -370,7 +370,7 @@ __device__ void attend_by_tensor_cores(
       const float by = 1.0f / queries[index].sum_of_weights(half);
       const int query = first_query + index * 16 + half * 8;
       if (query < positions) {
-        unsigned* to = reinterpret_cast<unsigned*>(out.row(row) + (long long)query * channels + first_channel);
+        unsigned* to = reinterpret_cast<unsigned*>(out.row_of_block(row) + (long long)query * channels + first_channel);
 #pragma unroll
         for (int octet = 0; octet < Queries::octets; ++octet) {
           const float(&sums)[4] = queries[index].gathered[octet];
@@ -401,7 +401,7 @@ __device__ void attend_plainly(
   const int within = threadIdx.x % lanes;  // this lane's channels are every `lanes`-th from here
   const int position = blockIdx.x * (PLAIN_THREADS / lanes) + threadIdx.x / lanes;
   const long long own = (long long)min(position, positions - 1) * channels + head + within;
-  const T* from = q.row(row) + own;
+  const T* from = q.row_of_block(row) + own;
   float query[elements];
   float sum[elements];
 #pragma unroll
@@ -409,7 +409,7 @@ __device__ void attend_plainly(
     query[element] = to_float(from[element * lanes]) * score_scale<HEAD_CHANNELS>();
     sum[element] = 0.0f;
   }
-  float largest = MINUS_INFINITY;
+  float largest = minus_infinity();
   float total = 0.0f;
 
 #pragma unroll 1
@@ -419,8 +419,8 @@ __device__ void attend_plainly(
       const int key = index / HEAD_CHANNELS;
       const int channel = index % HEAD_CHANNELS;
       const long long at = (long long)min(first + key, tokens - 1) * channels + head + channel;
-      keys[key][channel] = to_float(k.row(row)[at]);
-      values[key][channel] = to_float(v.row(row)[at]);
+      keys[key][channel] = to_float(k.row_of_block(row)[at]);
+      values[key][channel] = to_float(v.row_of_block(row)[at]);
     }
     __syncthreads();
 
@@ -439,7 +439,7 @@ __device__ void attend_plainly(
         for (int distance = 1; distance < lanes; distance *= 2) {
           score += __shfl_xor_sync(ALL_LANES, score, distance);
         }
-        weights[key] = first + begin + key < tokens ? score : MINUS_INFINITY;
+        weights[key] = first + begin + key < tokens ? score : minus_infinity();
         largest = fmaxf(largest, weights[key]);
       }
       const float fade = exp2f(before - largest);
@@ -459,7 +459,7 @@ __device__ void attend_plainly(
   }
 
   if (position >= positions) return;
-  T* to = out.row(row) + own;
+  T* to = out.row_of_block(row) + own;
 #pragma unroll
   for (int element = 0; element < elements; ++element) to[element * lanes] = from_float<T>(sum[element] / total);
 }

@@ -388,8 +388,8 @@ def test_group_norm_is_torchs(silu: bool, row_bias_rows: int) -> None:
     row_bias = generator.standard_normal((row_bias_rows, 24)) if row_bias_rows else None
     added = x if row_bias is None else x + row_bias[np.arange(3) % row_bias_rows][:, None]
     channels_first = torch.from_numpy(added.transpose(0, 2, 1).copy())
-    expected = F.group_norm(channels_first, 8, torch.from_numpy(scale), torch.from_numpy(bias), 1e-3)
-    expected = (F.silu(expected) if silu else expected).numpy().transpose(0, 2, 1)
+    normalised = F.group_norm(channels_first, 8, torch.from_numpy(scale), torch.from_numpy(bias), 1e-3)
+    expected = (F.silu(normalised) if silu else normalised).numpy().transpose(0, 2, 1)
     actual = reference.group_norm(x, scale, bias, row_bias, 8, 1e-3, silu)
     np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
 

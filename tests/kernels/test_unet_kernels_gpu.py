@@ -92,12 +92,13 @@ def run_group_norm(
         epsilon=EPSILON,
         silu=silu,
     )
-    wide = [None if one is None else one.astype(np.float64) for one in (x, scale, bias, row_bias)]
+    wide_x, wide_scale, wide_bias = (one.astype(np.float64) for one in (x, scale, bias))
+    wide_row_bias = None if row_bias is None else row_bias.astype(np.float64)
     actual = gpu.download(out)
     assert gpu.outside_is_untouched(out)
     if not in_place:
         assert gpu.download(on_device).tobytes() == x.tobytes()
-    return actual, reference.group_norm(*wide, groups, EPSILON, silu)  # type: ignore[arg-type]
+    return actual, reference.group_norm(wide_x, wide_scale, wide_bias, wide_row_bias, groups, EPSILON, silu)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -119,8 +120,10 @@ def test_group_norm_of_rows_in_chunks(
 ) -> None:
     for positions, channels, groups in ((1000, 320, 32), (37, 96, 32)):
         x = random_normal((rows, positions, channels), dtype, rows, channels)
-        arguments = {"groups": groups, "chunk_rows": chunk_rows, "row_bias_rows": row_bias_rows}
-        assert_near(*run_group_norm(gpu, x, **arguments, silu=silu), RELATIVE[dtype])
+        actual, expected = run_group_norm(
+            gpu, x, groups=groups, chunk_rows=chunk_rows, row_bias_rows=row_bias_rows, silu=silu
+        )
+        assert_near(actual, expected, RELATIVE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -338,8 +338,8 @@ class _Launch:
         source = self._rows(x, x_stride, chunk_rows, positions, channels)
         target = self._rows(out, out_stride, chunk_rows, positions, channels)
         added = self._rows(row_bias, row_bias_stride, chunk_rows, channels).gather(row_bias_rows) if row_bias else None
-        weights = (self.memory.view(one, [channels], self.dtype).astype(np.float32) for one in (scale, bias))
-        result = reference.group_norm(source.gather(rows), *weights, added, groups, epsilon, bool(silu))
+        weight, shift = (self.memory.view(one, [channels], self.dtype).astype(np.float32) for one in (scale, bias))
+        result = reference.group_norm(source.gather(rows), weight, shift, added, groups, epsilon, bool(silu))
         for row in range(rows):
             target[row][:] = result[row]
 
