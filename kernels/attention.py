@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from live2diff_trt.kernels.device_tensor import DeviceTensor, DeviceTensorError
-from live2diff_trt.kernels.launcher import Launcher, check_element_type, check_row, check_rows, row_arguments
-from live2diff_trt.kernels.library import HEAD_CHANNELS, KernelError
+from live2diff_trt.kernels.launcher import (
+    Launcher,
+    check_element_type,
+    check_head_channels,
+    check_row,
+    check_rows,
+    row_arguments,
+)
 from live2diff_trt.kernels.tick_parameters import SINK, WINDOW
 
 if TYPE_CHECKING:
@@ -141,10 +147,7 @@ class AttentionLauncher(Launcher):
             self.check(name, tensor, (rows, positions, channels), dtype)
         for name, table in zip(("pe_q", "pe_k", "pe_v"), tables, strict=True):
             self.check_dense(name, table, (WINDOW, channels), dtype)
-        if heads < 1 or channels % heads or channels // heads not in HEAD_CHANNELS:
-            sizes = ", ".join(map(str, HEAD_CHANNELS))
-            raise KernelError(f"{channels} channels in {heads} heads have no kernel", f"A head has {sizes} channels")
-        return f"{kernel}_{dtype}_{channels // heads}"
+        return f"{kernel}_{dtype}_{check_head_channels(channels, heads)}"
 
     def _check_ring_rows(self, rows: int, **tables: DeviceTensor) -> None:
         for name, table in tables.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from live2diff_trt.kernels.device_tensor import DeviceTensor, DeviceTensorError, check_tensor
-from live2diff_trt.kernels.library import ELEMENT_TYPES, KernelError, KernelLibrary
+from live2diff_trt.kernels.library import ELEMENT_TYPES, HEAD_CHANNELS, KernelError, KernelLibrary
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, TICK_PARAMETERS
 
 if TYPE_CHECKING:
@@ -74,6 +74,21 @@ def check_rows(name: str, tensor: DeviceTensor) -> int:
     if not 1 <= tensor.shape[0] <= MAXIMUM_ROWS:
         raise KernelError(f"{name} has {tensor.shape[0]} rows", f"A launch takes 1 to {MAXIMUM_ROWS}")
     return tensor.shape[0]
+
+
+def check_frames(name: str, tensor: DeviceTensor) -> tuple[int, int, int]:
+    """Return rows, positions and channels of a tensor; raise DeviceTensorError or KernelError if it has others."""
+    if len(tensor.shape) != 3 or 0 in tensor.shape:
+        raise DeviceTensorError(f"{name} is {list(tensor.shape)}", "Pass [rows, positions, channels]")
+    return check_rows(name, tensor), tensor.shape[1], tensor.shape[2]
+
+
+def check_head_channels(channels: int, heads: int) -> int:
+    """Return how many channels a head has; raise KernelError if no kernel exists for them."""
+    if heads < 1 or channels % heads or channels // heads not in HEAD_CHANNELS:
+        sizes = ", ".join(map(str, HEAD_CHANNELS))
+        raise KernelError(f"{channels} channels in {heads} heads have no kernel", f"A head has {sizes} channels")
+    return channels // heads
 
 
 def check_row(row: int, rows: int = MAXIMUM_ROWS) -> None:

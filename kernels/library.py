@@ -31,12 +31,14 @@ def entry_points() -> dict[str, tuple[str, ...]]:
         "depth": ("resize_bilinear", "depth_range", "depth_to_image"),
         "latents": ("enter", "enter_warm_up", "enter_warm_up_from_x0", "lcm_step", "lcm_step_warm_up"),
         "window": ("window_inputs",),
+        "group_norm": ("group_statistics", "group_normalise"),
+        "gated_gelu": ("gated_gelu",),
     }
     names = {
         file: tuple(f"{one}_{dtype}" for one in kernels for dtype in ELEMENT_TYPES) for file, kernels in typed.items()
     }
     names["window"] += ("scatter_slots", "scatter_sink")
-    for attention in ("streaming_attention", "warm_up_attention"):
+    for attention in ("streaming_attention", "warm_up_attention", "spatial_attention"):
         names[attention] = tuple(f"{attention}_{dtype}_{head}" for dtype in ELEMENT_TYPES for head in HEAD_CHANNELS)
     return names
 

@@ -145,6 +145,68 @@ def warm_up_attention(q: Float, k: Float, v: Float, tables: tuple[Float, Float, 
     return out.reshape(q.shape)
 
 
+def spatial_attention(
+    q: Float,  # [rows, positions, channels]
+    k: Float,  # [rows that repeat, tokens, channels], v alike
+    v: Float,
+    heads: int,
+) -> Float:
+    """Let each position of each row attend to all tokens: [rows, positions, channels]."""
+    repeat = np.arange(len(q)) % len(k)
+    q_heads, k_heads, v_heads = (_split_heads(tensor, heads) for tensor in (q, k, v))
+    out = np.empty(q_heads.shape, q.dtype)
+    for row, key_row in enumerate(repeat):  # one at a time: scores of all rows take too much memory
+        for head in range(heads):
+            scores = q_heads[row, :, head] @ k_heads[key_row, :, head].T / math.sqrt(q_heads.shape[-1])
+            out[row, :, head] = _softmax(scores, axis=1) @ v_heads[key_row, :, head]
+    return out.reshape(q.shape)
+
+
+def group_norm(
+    x: Float,  # [rows, positions, channels]
+    scale: Float,  # [channels], bias alike
+    bias: Float,
+    row_bias: Float | None,  # [rows that repeat, channels]: added to x first
+    groups: int,
+    epsilon: float,
+    silu: bool,
+) -> Float:
+    """Normalise every group of channels over a row's positions (arXiv 1803.08494), then SiLU: of x's shape."""
+    rows, positions, _ = x.shape
+    if row_bias is not None:
+        x = x + row_bias[np.arange(rows) % len(row_bias)][:, None]
+    grouped = x.reshape(rows, positions, groups, -1)
+    # In two passes, and around the first value: what does not vary is 0 to the last digit.
+    centred = grouped - grouped[:, :1, :, :1]
+    centred = centred - centred.mean(axis=(1, 3), keepdims=True)
+    variance = np.square(centred).mean(axis=(1, 3), keepdims=True)
+    normalised: Float = (centred / np.sqrt(variance + epsilon)).reshape(x.shape) * scale + bias
+    return normalised * _sigmoid(normalised) if silu else normalised
+
+
+def gated_gelu(x: Float) -> Float:
+    """Multiply the first half of the channels by GELU of the second (arXiv 2002.05202): [..., 2 width] → [..., width].
+
+    GELU is the exact one, by erf.
+    """
+    gated, gate = np.split(x, 2, axis=-1)
+    return gated * gate * _normal_distribution(gate)
+
+
+def _sigmoid(x: Float) -> Float:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
+
+
+def _normal_distribution(x: Float) -> Float:
+    """Return how much of a standard normal variable lies below x."""
+    below: Float = _ERFC(x * -math.sqrt(0.5)).astype(x.dtype) / 2
+    return below
+
+
+_ERFC = np.vectorize(math.erfc, otypes=[np.float64])
+
+
 def _split_heads(tensor: Float, heads: int) -> Float:
     return tensor.reshape(*tensor.shape[:-1], heads, -1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.library import ELEMENT_TYPES, HEAD_CHANNELS
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import NewSlots, slot_copies
@@ -104,6 +105,34 @@ def launch_window(gpu: Gpu, dtype: str) -> None:
     gpu.kernels.scatter_sink(gpu.stream, copies=copies, row=1)
 
 
+def launch_spatial_attention(gpu: Gpu, dtype: str, head_channels: int) -> None:
+    """Among 130 positions, which no tile divides, and of them to a prompt of 77 tokens and to one of 1."""
+    channels = 2 * head_channels
+    q, out = gpu.upload(np.ones((ROWS, 130, channels), dtype), CHUNK_ROWS), gpu.poisoned((ROWS, 130, channels), dtype)
+    gpu.kernels.spatial_attention(gpu.stream, q=q, k=q, v=q, out=out, heads=2)
+    for tokens in (77, 1):
+        keys = gpu.upload(np.ones((2, tokens, channels), dtype))
+        gpu.kernels.spatial_attention(gpu.stream, q=q, k=keys, v=keys, out=out, heads=2)
+
+
+def launch_group_norm(gpu: Gpu, dtype: str) -> None:
+    """37 positions of 96 channels in 8 groups, which straddle vectors, and 1 of 32."""
+    for positions, channels in ((37, 96), (1, 32)):
+        weights = {name: gpu.upload(np.ones(channels, dtype)) for name in ("scale", "bias")}
+        x = gpu.upload(np.ones((ROWS, positions, channels), dtype), CHUNK_ROWS)
+        for row_bias in (None, gpu.upload(np.ones((2, channels), dtype))):
+            gpu.kernels.group_norm(
+                gpu.stream, x=x, out=x, **weights, row_bias=row_bias, groups=8, epsilon=1e-5, silu=True,
+                statistics=gpu.poisoned(group_norm_workspace(ROWS, 8), "float32"),
+            )  # fmt: skip
+
+
+def launch_gated_gelu(gpu: Gpu, dtype: str) -> None:
+    """37 positions of 2 * 24 channels."""
+    x, out = gpu.upload(np.ones((ROWS, 37, 48), dtype), CHUNK_ROWS), gpu.poisoned((ROWS, 37, 24), dtype)
+    gpu.kernels.gated_gelu(gpu.stream, x=x, out=out)
+
+
 def main() -> None:
     """Launch everything and wait."""
     logging.basicConfig(level=logging.INFO)
@@ -111,6 +140,9 @@ def main() -> None:
         with open_gpu() as gpu:
             for head_channels in HEAD_CHANNELS:
                 launch_attention(gpu, dtype, head_channels)
+                launch_spatial_attention(gpu, dtype, head_channels)
+            launch_group_norm(gpu, dtype)
+            launch_gated_gelu(gpu, dtype)
             launch_pictures(gpu, dtype)
             launch_latents(gpu, dtype)
             launch_window(gpu, dtype)

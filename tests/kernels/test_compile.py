@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from live2diff_trt.kernels.group_norm import MAXIMUM_CHUNKS, MAXIMUM_GROUPS
 from live2diff_trt.kernels.library import FOLDER, compile_kernels, entry_points, load_fat_binaries
+from live2diff_trt.kernels.spatial_attention import BLOCKS
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import SLOT_COPY
 
@@ -36,17 +38,38 @@ def test_every_kernel_compiles(architecture: int) -> None:
         assert {entry.encode() for entry in entries} <= symbols
 
 
-def test_attention_keeps_everything_in_registers() -> None:
+@pytest.mark.parametrize(
+    "file", ["streaming_attention", "warm_up_attention", "spatial_attention", "group_norm", "gated_gelu"]
+)
+def test_everything_stays_in_registers(file: str) -> None:
     from cuda.core import Program, ProgramOptions
 
-    for file in ("streaming_attention", "warm_up_attention"):
-        log = _Log()
-        options = ProgramOptions(
-            name=f"{file}.cu", arch="sm_90", std="c++17", include_path=str(FOLDER), ptxas_options="-v"
-        )
-        Program((FOLDER / f"{file}.cu").read_text(), "c++", options=options).compile("cubin", logs=log)
-        spilled = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log.text)
-        assert spilled == [("0", "0")] * len(entry_points()[file])
+    log = _Log()
+    options = ProgramOptions(name=f"{file}.cu", arch="sm_90", std="c++17", include_path=str(FOLDER), ptxas_options="-v")
+    Program((FOLDER / f"{file}.cu").read_text(), "c++", options=options).compile("cubin", logs=log)
+    spilled = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log.text)
+    assert spilled == [("0", "0")] * len(entry_points()[file])
+
+
+@pytest.mark.parametrize(
+    ("file", "constants"),
+    [
+        ("group_norm", {"MAXIMUM_THREADS": 640, "MAXIMUM_CHUNKS": MAXIMUM_CHUNKS, "MAXIMUM_GROUPS": MAXIMUM_GROUPS}),
+        ("gated_gelu", {"GATED_GELU_THREADS": 256, "VECTORS_PER_THREAD": 2}),
+        ("spatial_attention", {"PLAIN_THREADS": 128}),
+        *(
+            ("spatial_attention", {f"Tiling<{head}>::warps": threads // 32, f"QueryTile<{head}>::steps": head // 16})
+            for head, (_, threads) in BLOCKS.items()
+        ),
+        *(
+            ("spatial_attention", {f"Tiling<{head}>::query_tiles * 16 * Tiling<{head}>::warps": queries})
+            for head, (queries, _) in BLOCKS.items()
+        ),
+    ],
+)
+def test_launchers_and_kernels_agree(file: str, constants: dict[str, int]) -> None:
+    lines = [f'static_assert({constant} == {value}, "");' for constant, value in constants.items()]
+    _compile_program(f'#include "{file}.cu"\n' + "\n".join(lines))
 
 
 class _Log:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from live2diff_trt.kernels.attention import lanes_of_head
 from live2diff_trt.kernels.device_tensor import DeviceTensor, DeviceTensorError
+from live2diff_trt.kernels.group_norm import MAXIMUM_CHUNKS, Chunks, group_norm_workspace
 from live2diff_trt.kernels.launcher import row_arguments
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import HEAD_CHANNELS, KernelError
@@ -113,3 +116,153 @@ def test_a_slot_of_odd_bytes_is_refused() -> None:
     odd = NewSlots(DeviceTensor(256, (2, 1, 3), "float16"), DeviceTensor(512, (2,), "uint64"))
     with pytest.raises(DeviceTensorError, match="6 bytes"):
         slot_copies([odd])
+
+
+def group_norm_tensors(rows: int = 3, positions: int = 4096, channels: int = 320) -> dict[str, Any]:
+    tensor = DeviceTensor(1024, (rows, positions, channels), "float16")
+    return {
+        "x": tensor,
+        "out": replace(tensor, address=2048),
+        "scale": DeviceTensor(256, (channels,), "float16"),
+        "bias": DeviceTensor(512, (channels,), "float16"),
+        "row_bias": DeviceTensor(768, (2, channels), "float16"),
+        "statistics": DeviceTensor(4096, group_norm_workspace(rows, 32), "float32"),
+        "groups": 32,
+        "epsilon": 1e-5,
+        "silu": True,
+    }
+
+
+def test_group_norm_is_two_launches() -> None:
+    kernels = RecordedKernels()
+    kernels.group_norm(None, **group_norm_tensors())
+    statistics, normalise = kernels.launches
+    assert statistics[0] == "group_statistics_float16"
+    assert normalise[0] == "group_normalise_float16"
+    for _, grid, block, _ in kernels.launches:
+        assert grid == (64, 3, 1)
+        assert block == (480, 1, 1)  # 40 vectors at 12 positions
+    sizes = (4096, 320, 32, 64)
+    x, out = (1024, 3 * 4096 * 320), (2048, 3 * 4096 * 320)
+    assert statistics[3] == (*x, 768, 3 * 320, 3, 2, 4096, *sizes)
+    assert normalise[3] == (*x, 768, 3 * 320, *out, 3, 2, 4096, 256, 512, *sizes, np.float32(1e-5), 1)
+    assert isinstance(normalise[3][-2], np.float32)
+
+
+def test_group_norm_without_a_row_bias_passes_no_address() -> None:
+    kernels = RecordedKernels()
+    kernels.group_norm(None, **{**group_norm_tensors(), "row_bias": None})
+    assert [arguments[2] for _, _, _, arguments in kernels.launches] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"x": DeviceTensor(1024, (3, 4096, 320), "float32")},
+        {"x": DeviceTensor(1024, (3, 4096 * 320), "float16")},
+        {"x": DeviceTensor(1024, (3, 0, 320), "float16")},
+        {"x": DeviceTensor(1024 + 8, (3, 4096, 320), "float16")},
+        {"x": DeviceTensor(1024, (9, 4096, 320), "float16")},
+        {"x": DeviceTensor(1024, (3, 4096, 324), "float16")},
+        {"x": DeviceTensor(1024, (3, 1, 8192), "float16")},
+        {"out": DeviceTensor(1024, (2, 4096, 320), "float16")},
+        {"scale": DeviceTensor(256, (32,), "float16")},
+        {"bias": DeviceTensor(256, (320,), "float32")},
+        {"row_bias": DeviceTensor(256, (2, 640), "float16")},
+        {"row_bias": DeviceTensor(256, (9, 320), "float16")},
+        {"row_bias": DeviceTensor(256, (2, 320), "float16", device_id=1)},
+        {"statistics": DeviceTensor(256, (1000,), "float32")},
+        {"statistics": DeviceTensor(256, (100000,), "float16")},
+        {"statistics": DeviceTensor(256, (100, 1000), "float32")},
+        {"groups": 0},
+        {"groups": 33},
+        {"groups": 160},
+    ],
+)
+def test_group_norm_refuses_what_does_not_fit(wrong: dict[str, Any]) -> None:
+    kernels = RecordedKernels()
+    with pytest.raises((DeviceTensorError, KernelError)):
+        kernels.group_norm(None, **{**group_norm_tensors(), **wrong})
+    assert not kernels.launches
+
+
+@given(st.integers(1, 20000), st.integers(1, 640))
+def test_chunks_hold_every_position_once(positions: int, vectors: int) -> None:
+    chunks = Chunks.of(positions, vectors)
+    assert 1 <= chunks.count <= MAXIMUM_CHUNKS
+    assert (chunks.count - 1) * chunks.positions < positions <= chunks.count * chunks.positions
+    assert chunks.threads % 32 == 0
+    assert vectors <= chunks.threads <= 640
+    lanes = chunks.threads // vectors
+    assert chunks.count == 1 or chunks.positions >= 2 * lanes or chunks.count == MAXIMUM_CHUNKS
+
+
+def spatial_tensors(tokens: int = 77) -> dict[str, Any]:
+    q = DeviceTensor(1024, (3, 130, 320), "float16", chunk_rows=2, chunk_bytes=2 * 130 * 640)
+    k = DeviceTensor(2048, (2, tokens, 320), "float16")
+    return {"q": q, "k": k, "v": replace(k, address=4096), "out": replace(q, address=8192), "heads": 8}
+
+
+def test_spatial_attention_is_launched_for_its_heads() -> None:
+    kernels = RecordedKernels()
+    kernels.spatial_attention(None, **spatial_tensors())
+    ((kernel, grid, block, arguments),) = kernels.launches
+    assert kernel == "spatial_attention_float16_40"
+    assert grid == (2, 8, 3)
+    assert block == (128, 1, 1)
+    row, keys = 2 * 130 * 320, 2 * 77 * 320
+    assert arguments == (1024, row, 2048, keys, 4096, keys, 8192, row, 2, 2, 130, 77, 8)
+
+
+@pytest.mark.parametrize(("head_channels", "blocks"), [(4, 2), (8, 2), (40, 5), (80, 9), (160, 9)])
+def test_spatial_attention_of_float32_has_fewer_queries_in_a_block(head_channels: int, blocks: int) -> None:
+    kernels = RecordedKernels()
+    tensor = DeviceTensor(1024, (1, 130, head_channels), "float32")
+    kernels.spatial_attention(None, q=tensor, k=tensor, v=tensor, out=tensor, heads=1)
+    ((kernel, grid, _, _),) = kernels.launches
+    assert kernel == f"spatial_attention_float32_{head_channels}"
+    assert grid == (blocks, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k": DeviceTensor(2048, (2, 77, 640), "float16")},
+        {"k": DeviceTensor(2048, (2, 0, 320), "float16")},
+        {"k": DeviceTensor(2048, (1, 77, 320), "float16")},
+        {"v": DeviceTensor(2048, (2, 78, 320), "float16")},
+        {"v": DeviceTensor(2048, (2, 77, 320), "float32")},
+        {"v": DeviceTensor(2056, (2, 77, 320), "float16")},
+        {"out": DeviceTensor(2048, (3, 131, 320), "float16")},
+        {"out": DeviceTensor(2048, (3, 130, 320), "float16", device_id=1)},
+        {"q": DeviceTensor(2048, (3, 130, 320), "int32")},
+        {"heads": 7},
+        {"heads": 5},
+        {"heads": 0},
+    ],
+)
+def test_spatial_attention_refuses_what_does_not_fit(wrong: dict[str, Any]) -> None:
+    kernels = RecordedKernels()
+    with pytest.raises((DeviceTensorError, KernelError)):
+        kernels.spatial_attention(None, **{**spatial_tensors(), **wrong})
+    assert not kernels.launches
+
+
+def test_gated_gelu_is_launched() -> None:
+    kernels = RecordedKernels()
+    x, out = DeviceTensor(1024, (2, 4096, 2560), "float16"), DeviceTensor(2048, (2, 4096, 1280), "float16")
+    kernels.gated_gelu(None, x=x, out=out)
+    assert kernels.launches == [
+        ("gated_gelu_float16", (1280, 2, 1), (256, 1, 1), (1024, 2 * 4096 * 2560, 2048, 2 * 4096 * 1280, 2, 4096, 1280))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "out_shape"),
+    [((2, 7, 64), (2, 7, 64)), ((2, 7, 64), (2, 8, 32)), ((2, 7, 24), (2, 7, 12)), ((9, 7, 64), (9, 7, 32))],
+)
+def test_gated_gelu_refuses_what_does_not_fit(x_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+    kernels = RecordedKernels()
+    with pytest.raises((DeviceTensorError, KernelError)):
+        kernels.gated_gelu(None, x=DeviceTensor(1024, x_shape, "float16"), out=DeviceTensor(2048, out_shape, "float16"))
+    assert not kernels.launches

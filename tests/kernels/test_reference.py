@@ -363,3 +363,55 @@ def test_large_scores_do_not_overflow() -> None:
     case.q *= 1e3
     case.k *= 1e3
     assert np.all(np.isfinite(case.run(1)))
+
+
+# Attention among positions, group norm, gated GELU: torch's
+
+
+@pytest.mark.parametrize(("tokens", "key_rows"), [(12, 3), (5, 3), (5, 1), (1, 2)])
+def test_spatial_attention_is_torchs(tokens: int, key_rows: int) -> None:
+    generator = np.random.default_rng((tokens, key_rows))
+    q = generator.standard_normal((3, 12, 32)) * 3
+    k, v = (generator.standard_normal((key_rows, tokens, 32)) for _ in range(2))
+    repeated = [tensor[np.arange(3) % key_rows] for tensor in (k, v)]
+    by_head = [torch.from_numpy(one).unflatten(-1, (4, 8)).transpose(1, 2) for one in (q, *repeated)]
+    expected = F.scaled_dot_product_attention(*by_head).transpose(1, 2).flatten(2).numpy()
+    np.testing.assert_allclose(reference.spatial_attention(q, k, v, 4), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("row_bias_rows", [0, 1, 2, 3])
+def test_group_norm_is_torchs(silu: bool, row_bias_rows: int) -> None:
+    generator = np.random.default_rng(row_bias_rows)
+    x = generator.standard_normal((3, 10, 24)) * 2 + 5
+    scale, bias = generator.standard_normal((2, 24))
+    row_bias = generator.standard_normal((row_bias_rows, 24)) if row_bias_rows else None
+    added = x if row_bias is None else x + row_bias[np.arange(3) % row_bias_rows][:, None]
+    channels_first = torch.from_numpy(added.transpose(0, 2, 1).copy())
+    normalised = F.group_norm(channels_first, 8, torch.from_numpy(scale), torch.from_numpy(bias), 1e-3)
+    expected = (F.silu(normalised) if silu else normalised).numpy().transpose(0, 2, 1)
+    actual = reference.group_norm(x, scale, bias, row_bias, 8, 1e-3, silu)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_group_norm_of_what_does_not_vary_is_its_bias() -> None:
+    x, bias = np.full((2, 7, 8), 0.1, np.float32), np.arange(8, dtype=np.float32)
+    actual = reference.group_norm(x, np.full(8, 3, np.float32), bias, None, 2, 1e-5, False)
+    np.testing.assert_array_equal(actual, np.broadcast_to(bias, x.shape))
+    assert actual.dtype == np.float32
+
+
+def test_gated_gelu_is_torchs() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 5, 16)) * 3
+    gated, gate = torch.from_numpy(x).chunk(2, dim=-1)
+    np.testing.assert_allclose(reference.gated_gelu(x), (gated * F.gelu(gate)).numpy(), rtol=1e-9, atol=1e-12)
+    assert reference.gated_gelu(x.astype(np.float32)).dtype == np.float32
+
+
+def test_new_references_stay_finite_at_the_ends_of_float16() -> None:
+    huge = np.full((1, 2, 16), 65504, np.float32)
+    huge[:, 1] *= -1
+    weights = np.ones(16, np.float32), np.zeros(16, np.float32)
+    assert np.isfinite(reference.gated_gelu(huge)).all()
+    assert np.isfinite(reference.group_norm(huge, *weights, None, 2, 1e-5, True)).all()
+    assert np.isfinite(reference.spatial_attention(huge, huge, huge, 2)).all()

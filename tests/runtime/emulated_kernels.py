@@ -1,6 +1,6 @@
 """The CUDA kernels' entry points on emulated memory: the launchers are the real ones, they launch the reference.
 
-Every entry point takes what its C++ counterpart takes, in that order: addresses, strides in elements, integers.
+Every entry point takes what its C++ counterpart takes, in that order: addresses, strides in elements, numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from live2diff_trt.bundle.noise import Purpose, standard_normal
 from live2diff_trt.kernels import reference
+from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import ELEMENT_TYPES, entry_points
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
@@ -55,14 +56,15 @@ class EmulatedKernels(Kernels):
         """Enqueue an entry point with exactly these arguments."""
         if kernel not in _KNOWN or 0 in grid or not 1 <= block[0] * block[1] * block[2] <= 1024:
             raise EmulationError(f"{kernel} can't be launched as {grid} blocks of {block} threads")
-        if not all(type(argument) is int or isinstance(argument, np.integer) for argument in arguments):
-            raise EmulationError(f"{kernel} takes addresses and numpy integers, not {arguments}")
+        if not all(type(argument) is int or isinstance(argument, np.integer | np.float32) for argument in arguments):
+            raise EmulationError(f"{kernel} takes addresses and numpy scalars, not {arguments}")
         library: Any = self._library
         name, dtype, head_channels = _parse(kernel)
         launch = _Launch(library.gpu.memory, dtype, grid, block[0], head_channels)
         entry: Callable[..., None] = getattr(launch, name)
         queue: EmulatedStream = stream
-        queue.submit(kernel, lambda: entry(*(int(argument) for argument in arguments)))  # type: ignore[call-overload]
+        plain = [argument.item() if isinstance(argument, np.generic) else argument for argument in arguments]
+        queue.submit(kernel, lambda: entry(*plain))
 
 
 def _parse(kernel: str) -> tuple[str, str, int]:
@@ -277,6 +279,78 @@ class _Launch:
         for index in range(SINK):
             out[index][:] = result[index]
             past_k[index], past_v[index] = k[index], v[index]
+
+    def spatial_attention(self, *arguments: int) -> None:
+        *tensors, chunk_rows, key_rows, positions, tokens, heads = arguments
+        channels = heads * self.head_channels
+        q, k, v, out = (
+            self._rows(*tensors[at : at + 2], chunk_rows, count, channels)
+            for at, count in ((0, positions), (2, tokens), (4, tokens), (6, positions))
+        )
+        result = reference.spatial_attention(q.gather(self.grid[2]), k.gather(key_rows), v.gather(key_rows), heads)
+        for row in range(self.grid[2]):
+            out[row][:] = result[row]
+
+    def group_statistics(
+        self,
+        x: int,
+        x_stride: int,
+        row_bias: int,
+        row_bias_stride: int,
+        chunk_rows: int,
+        row_bias_rows: int,
+        statistics: int,
+        positions: int,
+        channels: int,
+        groups: int,
+        chunk_positions: int,
+    ) -> None:
+        if not (self.grid[0] - 1) * chunk_positions < positions <= self.grid[0] * chunk_positions:
+            raise EmulationError(f"{self.grid[0]} chunks of {chunk_positions} are not {positions} positions")
+        self.memory.view(x, [1], self.dtype)
+        # What the next launch computes anew; here it only has to be there.
+        self.memory.view(statistics, group_norm_workspace(self.grid[1], groups), "float32")[:] = positions
+
+    def group_normalise(
+        self,
+        x: int,
+        x_stride: int,
+        row_bias: int,
+        row_bias_stride: int,
+        out: int,
+        out_stride: int,
+        chunk_rows: int,
+        row_bias_rows: int,
+        statistics: int,
+        scale: int,
+        bias: int,
+        positions: int,
+        channels: int,
+        groups: int,
+        chunk_positions: int,
+        epsilon: float,
+        silu: int,
+    ) -> None:
+        rows = self.grid[1]
+        written = self.memory.view(statistics, group_norm_workspace(rows, groups), "float32")
+        if not (written == positions).all():
+            raise EmulationError("the statistics of group_normalise are another launch's")
+        source = self._rows(x, x_stride, chunk_rows, positions, channels)
+        target = self._rows(out, out_stride, chunk_rows, positions, channels)
+        added = self._rows(row_bias, row_bias_stride, chunk_rows, channels).gather(row_bias_rows) if row_bias else None
+        weight, shift = (self.memory.view(one, [channels], self.dtype).astype(np.float32) for one in (scale, bias))
+        result = reference.group_norm(source.gather(rows), weight, shift, added, groups, epsilon, bool(silu))
+        for row in range(rows):
+            target[row][:] = result[row]
+
+    def gated_gelu(
+        self, x: int, x_stride: int, out: int, out_stride: int, chunk_rows: int, positions: int, width: int
+    ) -> None:
+        source = self._rows(x, x_stride, chunk_rows, positions, 2 * width)
+        target = self._rows(out, out_stride, chunk_rows, positions, width)
+        result = reference.gated_gelu(source.gather(self.grid[1]))
+        for row in range(self.grid[1]):
+            target[row][:] = result[row]
 
     def window_inputs(
         self,
