@@ -42,6 +42,7 @@ GRAIN_BYTES = 512
 MOST_UNEQUAL = 0.001
 """Of all bytes, how many may round to the neighbouring value: 0.0006 was the most that was seen."""
 both_forms = pytest.mark.parametrize("form", ["split", "whole"])
+on_and_off = pytest.mark.parametrize("overlap", [False, True])
 
 Use = Callable[[Stream], list[FinishedFrame]]
 
@@ -273,11 +274,14 @@ def test_what_is_no_frame_is_refused_and_the_stream_goes_on(bench: Bench, gpu: E
     assert_alike(bench.device(use, "split"), bench.host(run(frames)))
 
 
+@on_and_off
 @both_forms
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_tick_is_one_launch_and_waits_for_nothing(bench: Bench, gpu: EmulatedGpu, form: Form, steps: int) -> None:
+def test_a_tick_is_a_launch_for_each_part_and_waits_for_nothing(
+    bench: Bench, gpu: EmulatedGpu, form: Form, steps: int, overlap: bool
+) -> None:
     frames = pictures(16)
-    with bench.stream(form, 2, steps) as stream:
+    with bench.stream(form, 2, steps, overlap=overlap) as stream:
         for picture in frames[:8]:
             stream(picture)
         pipeline = pipeline_of(stream)
@@ -287,18 +291,18 @@ def test_a_tick_is_one_launch_and_waits_for_nothing(bench: Bench, gpu: EmulatedG
             syncs, waits = gpu.syncs, gpu.waits
             submitted = pipeline.tick(index, picture)
             down = ["copy down"] if submitted.finished is not None else []
-            assert gpu.works == ["copy up", "copy up", "graph", *down]
-            assert gpu.waits == waits + (
-                index >= 11
-            )  # nobody fetched a picture: the slot of three ticks ago is waited for
+            assert gpu.works == ["copy up", "copy up", *["graph"] * (5 if overlap else 1), *down]
+            # Nobody fetches a picture: the slot is waited for that was used first.
+            assert gpu.waits == waits + (index >= 8 + (5 if overlap else 3))
             assert gpu.syncs <= syncs + 1
             pending.append(submitted.pending)
         assert sum(len(one.wait()) for one in pending) == 9 - steps
 
 
-def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: EmulatedGpu) -> None:
+@on_and_off
+def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: EmulatedGpu, overlap: bool) -> None:
     frames = pictures(16)
-    with bench.stream("split", 2, steps=1) as stream:
+    with bench.stream("split", 2, steps=1, overlap=overlap) as stream:
         for picture in frames[:8]:
             stream(picture)
         pipeline = pipeline_of(stream)
@@ -310,13 +314,16 @@ def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: Emula
             assert gpu.waits == waits + 1
 
 
+@on_and_off
 @both_forms
 @pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 1), (2, 3), (3, 8)])
-def test_the_estimate_is_the_allocation(bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int) -> None:
-    with bench.stream(form, rows, steps) as stream:
+def test_the_estimate_is_the_allocation(
+    bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int, overlap: bool
+) -> None:
+    with bench.stream(form, rows, steps, overlap=overlap) as stream:
         memory = pipeline_of(stream).parts.memory
         spec = stream.spec
-        estimate = estimate_for(Bundle.open(bench.bundle), spec, bench.options(form, rows))
+        estimate = estimate_for(Bundle.open(bench.bundle), spec, bench.options(form, rows, overlap=overlap))
         assert estimate is not None
         parts = dict(estimate.parts)
         assert parts.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)
