@@ -5,6 +5,7 @@ The emulated GPU's streams run at every pace that the edges between them allow: 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,22 @@ def test_closing_waits_for_every_lane(bench: Bench, gpu: EmulatedGpu) -> None:
     stream.close()
     gpu.finish()
     assert (gpu.memory.allocated, gpu.pinned.allocated) == (0, 0)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_taking_frames_ahead_never_waits_for_staging(bench: Bench, gpu: EmulatedGpu, overlap: bool) -> None:
+    """With as many on their way as keep every lane busy, the host waits for the oldest picture and for nothing else."""
+    with bench.stream("split", 2, overlap=overlap) as stream:
+        assert stream.full_ahead == (3 if overlap else 1)
+        for picture in pictures(8):
+            stream(picture)
+        pipeline, pending = pipeline_of(stream), deque[Pending]()
+        for index, picture in enumerate(pictures(12), start=8):
+            waits = gpu.waits
+            pending.append(pipeline.tick(index, picture).pending)
+            assert gpu.waits == waits
+            if len(pending) > stream.full_ahead:
+                pending.popleft().wait()
 
 
 def test_a_frame_is_complete_without_the_next_one(bench: Bench, gpu: EmulatedGpu) -> None:
