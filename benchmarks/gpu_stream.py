@@ -72,7 +72,7 @@ def time_warm_up(results: ResultsFile, pipeline: CudaPipeline, form: str, *, sam
         began = time.perf_counter()
         for index, image in enumerate(frames):
             pipeline.gather(index, image)
-        pipeline.parts.memory.stream.sync()
+        pipeline.parts.lanes.sync()
         gathered = time.perf_counter()
         pipeline.warm_up(8).wait()
         gathering.append((gathered - began) * 1000)

@@ -21,7 +21,7 @@ from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.device_ring import SIDES
 from live2diff_trt.runtime.kv_ring import Array, KeyValues
 from live2diff_trt.runtime.kv_window import KvWindow
-from live2diff_trt.runtime.tick import capture_work
+from live2diff_trt.runtime.tick_graphs import capture_work
 from live2diff_trt.runtime.tick_record import write_rows
 from live2diff_trt.runtime.unet_session import UNetSession
 
@@ -171,7 +171,8 @@ def load_window(session: UNetSession, spec: StreamSpec) -> None:
         window.advance([True] * spec.steps)
     parameters = np.zeros(1, TICK_PARAMETERS)
     write_rows(parameters, list(range(spec.steps)), window.view())
-    session.memory.upload(session.constants.parameters, parameters.view(np.uint8))
+    for copy in (session.constants.pending_parameters, session.constants.parameters):
+        session.memory.upload(copy, parameters.view(np.uint8))
 
 
 def _worst_row(found: Array, wanted: Array) -> float:

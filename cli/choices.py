@@ -47,3 +47,10 @@ class ProviderChoice(str, Enum):
 
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Switch(str, Enum):
+    """Whether something is done."""
+
+    on = "on"
+    off = "off"

@@ -11,7 +11,7 @@ import typer
 
 from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.cli.backend import choose_backend
-from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice
+from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice, Switch
 from live2diff_trt.cli.console import messages, output, read_step_list
 from live2diff_trt.cli.progress import RunProgress
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
@@ -44,6 +44,9 @@ def run(
     rows: Annotated[int | None, typer.Option(min=1, help="Which of TensorRT's plans: rows at once.")] = None,
     plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
     device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
+    overlap: Annotated[
+        Switch, typer.Option(help="By TensorRT: whether frames enter and are decoded while others are denoised.")
+    ] = Switch.on if TensorRTOptions.overlap else Switch.off,
     provider: Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime computes.")] = ProviderChoice.cpu,
     threads: Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0: one per core.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
@@ -52,7 +55,9 @@ def run(
     started = time.perf_counter()
     steps = None if step_list is None else read_step_list(step_list)
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
-    on_gpu = TensorRTOptions(flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans)
+    on_gpu = TensorRTOptions(
+        flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans, overlap=overlap is Switch.on
+    )
     folder = _one_bundle(bundle, bundle_option)
     options = choose_backend(backend, folder, on_cpu, on_gpu)
     with (
@@ -73,7 +78,8 @@ def run(
         try:
             with outgoing, progress:
                 # What has an end is a file: its next frame is always there, so the GPU need not wait for it.
-                for finished in stream.run(islice(incoming, frames), ahead=int(incoming.frame_count is not None)):
+                ahead = stream.full_ahead if incoming.frame_count is not None else 0
+                for finished in stream.run(islice(incoming, frames), ahead=ahead):
                     outgoing.write(finished)
                     progress.note(finished)
         finally:

@@ -24,6 +24,8 @@ class TensorRTOptions:
         device: number of the CUDA device.
         plans: root of the plan store; None: the user's cache folder.
         output: whether finished pictures are delivered as numpy arrays or stay on the device.
+        overlap: whether a frame enters and another is decoded while the UNet runs. More frames a second, for some more
+            memory; pictures are the same, bit by bit.
     """
 
     flavour: FlavourChoice = "auto"
@@ -33,3 +35,4 @@ class TensorRTOptions:
     device: int = 0
     plans: Path | None = None
     output: OutputPlace = "host"
+    overlap: bool = True

@@ -1,4 +1,4 @@
-"""The pipeline of TensorRT: pictures go up, one graph launch makes a tick, pictures come down."""
+"""The pipeline of TensorRT: pictures go up, captured graphs make a tick, pictures come down."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.device import DeviceMemory
-from live2diff_trt.runtime.device_frames import FrameExchange
+from live2diff_trt.runtime.device_frames import FrameExchange, FrameSlot
 from live2diff_trt.runtime.device_stages import DeviceStages
+from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
@@ -24,6 +25,7 @@ class SessionParts:
 
     Attributes:
         unet: plans, kernels, ring, conditions and all device memory.
+        lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
         tick: the order of the work.
@@ -31,6 +33,7 @@ class SessionParts:
     """
 
     unet: UNetSession
+    lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
     tick: Tick
@@ -38,13 +41,13 @@ class SessionParts:
 
     @property
     def memory(self) -> DeviceMemory:
-        """The device's memory and stream."""
+        """The device's memory."""
         return self.unet.memory
 
     def close(self) -> None:
         """Free everything, once nothing is on its way."""
         self.memory.device.set_current()
-        self.memory.stream.sync()
+        self.lanes.sync()
         self.exchange.close()
         self.unet.close()
 
@@ -66,8 +69,8 @@ class CudaPipeline:
     Attributes:
         parts: what it consists of.
 
-    Inside a tick the host computes integers, copies the picture into pinned memory, and launches one graph. It neither
-    reads the device nor waits for it.
+    Inside a tick the host computes integers, copies the picture into pinned memory, and launches one graph, or one for
+    each part of a tick where lanes overlap. It neither reads the device nor waits for it.
     """
 
     def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int) -> None:
@@ -75,9 +78,15 @@ class CudaPipeline:
         self.parts = parts
         self._seed = seed % 2**64  # any integer's lowest bits, as bundle/noise.py takes them
         self._batch = StreamBatch(spec.steps)
-        self._graph = parts.tick.capture(parts.memory)
+        self._graphs = parts.tick.capture(parts.memory)
         self._closed = False
         self.reset()
+        parts.lanes.fork()
+
+    @property
+    def full_ahead(self) -> int:
+        """How many frames keep every lane busy while one more is waited for."""
+        return self.parts.lanes.count
 
     @property
     def in_flight(self) -> int:
@@ -92,48 +101,49 @@ class CudaPipeline:
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""
         self._make_current()
-        stream, stages, exchange = self.parts.memory.stream, self.parts.stages, self.parts.exchange
-        slot = exchange.take_slot()
-        slot.parameters["seed"] = self._seed
-        write_source(slot.parameters, exchange.bring_in(slot, image), self.spec.width, self.spec.height)
+        lane, stages, exchange = self.parts.lanes.enter, self.parts.stages, self.parts.exchange
+        slot = self._bring_in(image)
         exchange.send_parameters(slot)
-        stages.see(stream)
-        stages.encode(stream, stages.clean.row(frame))
-        stages.estimate_depth(stream)
-        stages.keep_depth(stream, frame)
-        exchange.finish(slot)
+        stages.see(lane)
+        stages.encode(lane, stages.clean.row(frame))
+        stages.estimate_depth(lane)
+        stages.keep_depth(lane, frame)
+        exchange.finish(slot, lane)
 
     def warm_up(self, frames: int) -> Pending:
-        """Denoise the gathered frames together and fill every row's sink; a short clip repeats its last frame."""
+        """Denoise the gathered frames together and fill every row's sink; a short clip repeats its last frame.
+
+        It takes plans and memory of every lane, so it is on the denoise lane while the others wait.
+        """
         self._make_current()
-        stream, stages = self.parts.memory.stream, self.parts.stages
+        lanes, stages, exchange = self.parts.lanes, self.parts.stages, self.parts.exchange
+        lanes.join()
         for missing in range(frames, self.spec.sink):
-            stages.repeat_first(stream, frames - 1, missing)
-        self.parts.tick.warm_up(stream)
+            stages.repeat_first(lanes.denoise, frames - 1, missing)
+        self.parts.tick.warm_up(lanes.denoise)
+        lanes.fork()
         pictures: list[Pending] = []
         for frame in range(frames):
-            slot = self.parts.exchange.take_slot()
-            stages.decode(stream, stages.finished.row(frame))
-            pictures.append(self.parts.exchange.bring_out(slot))
+            slot = exchange.take_slot()
+            stages.decode(lanes.decode, stages.finished.row(frame))
+            pictures.append(exchange.bring_out(slot))
+        lanes.decoded.signal()
         return PendingPictures(pictures)
 
     def tick(self, frame: int | None, image: Any) -> Submitted:
         """Take one frame, or none while draining, and move every frame one step on. Returns without waiting."""
         self._make_current()
-        exchange, window = self.parts.exchange, self.parts.unet.ring.window
-        slot = exchange.take_slot()
-        picture = exchange.nothing() if frame is None else exchange.bring_in(slot, image)
-        write_source(slot.parameters, picture, self.spec.width, self.spec.height)
+        lanes, exchange, window = self.parts.lanes, self.parts.exchange, self.parts.unet.ring.window
+        slot = self._bring_in(image, nothing=frame is None)
         if frame is not None:
             self._batch.enter(frame)
-        slot.parameters["seed"] = self._seed
         write_rows(slot.parameters, self._batch.frames, window.view())
         exchange.send_parameters(slot)
-        self._graph.launch(self.parts.memory.stream)
+        self._graphs.launch()
         window.advance(self._batch.active)
         finished = self._batch.advance()
         if finished is None:
-            exchange.finish(slot)
+            exchange.finish(slot, lanes.decode)
             return Submitted(None, PendingPictures())
         return Submitted(finished, exchange.bring_out(slot))
 
@@ -147,8 +157,17 @@ class CudaPipeline:
         """Free everything on the device; closing twice is harmless."""
         if not self._closed:
             self._closed = True
-            self._graph.close()
+            self._graphs.close()
             self.parts.close()
+
+    def _bring_in(self, image: Any, *, nothing: bool = False) -> FrameSlot:
+        """Send a picture up, and begin the record of what is done with it."""
+        exchange = self.parts.exchange
+        slot = exchange.take_slot()
+        picture = exchange.nothing() if nothing else exchange.bring_in(slot, image)
+        slot.parameters["seed"] = self._seed
+        write_source(slot.parameters, picture, self.spec.width, self.spec.height)
+        return slot
 
     def _make_current(self) -> None:
         self.parts.memory.device.set_current()

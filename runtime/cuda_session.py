@@ -23,6 +23,7 @@ from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_memory_use import free_memory, has_context
 from live2diff_trt.runtime.device_stages import DeviceStages
+from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.tick import Tick
@@ -78,12 +79,12 @@ def open_session(
     free_before = free_memory(options.device)
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts)
-    estimate = estimate_session(spec, stored, measured)
+    estimate = estimate_session(spec, stored, measured, overlap=options.overlap)
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
     started = time.perf_counter()
-    unet = open_unet(spec, stored, flavour, facts, measured, options.device)
+    unet = open_unet(spec, stored, flavour, facts, measured, options.device, overlap=options.overlap)
     with ExitStack() as opened:
         opened.callback(unet.close)
         parts = _surround(unet, bundle, spec, options)
@@ -98,19 +99,22 @@ def open_session(
 
 
 def _surround(session: UNetSession, bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> SessionParts:
-    """Add what makes a stream of a UNet: autoencoder and depth, the tick's order, the way in and out."""
+    """Add what makes a stream of a UNet: lanes, autoencoder and depth, the tick's order, the way in and out."""
     memory, constants = session.memory, session.constants
-    stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.parameters)
-    tick = Tick(session.kernels, spec, stages, session.unet, constants)
-    exchange = FrameExchange(memory, constants.parameters, stages.output, options.output)
-    return SessionParts(session, PromptTokenizer(bundle), stages, tick, exchange)
+    lanes = Lanes(memory, overlap=options.overlap)
+    stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.pending_parameters)
+    tick = Tick(session.kernels, spec, stages, session.unet, constants, lanes)
+    exchange = FrameExchange(memory, lanes, constants.pending_parameters, stages.output, options.output)
+    return SessionParts(session, lanes, PromptTokenizer(bundle), stages, tick, exchange)
 
 
 def estimate_for(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> MemoryEstimate | None:
     """Return what a session would take, or None where its plans were never opened on this GPU."""
     _, gpu, stored = find_plans(bundle, spec, options)
     measured = stored.facts(gpu).load_measured()
-    return estimate_session(spec, stored, measured) if "scratch_bytes" in measured else None
+    if "scratch_bytes" not in measured:
+        return None
+    return estimate_session(spec, stored, measured, overlap=options.overlap)
 
 
 def require_gpu(device_id: int) -> Gpu:

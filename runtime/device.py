@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from cuda.bindings import driver
-from cuda.core import Buffer, Device, LegacyPinnedMemoryResource, Stream
+from cuda.core import Buffer, Device, LegacyPinnedMemoryResource, Stream, StreamOptions
 from numpy.typing import NDArray
 
 from live2diff_trt.engine.errors import BackendError
@@ -22,7 +22,11 @@ _GRAIN_BYTES = 512  # to a multiple of this TensorRT-RTX wants its scratch memor
 
 
 class DeviceMemory:
-    """All device memory of one session, and the stream on which everything of it happens.
+    """All device memory of one session, and the stream on which whatever has no other stream happens.
+
+    Args:
+        device_id: number of the CUDA device.
+        priority: of the stream; lower goes first, 0 is the last.
 
     Attributes:
         device: the CUDA device, current in the thread that opened the session.
@@ -30,10 +34,10 @@ class DeviceMemory:
         allocated: purpose → bytes, of everything that was allocated.
     """
 
-    def __init__(self, device_id: int = 0) -> None:
+    def __init__(self, device_id: int = 0, priority: int = 0) -> None:
         self.device = Device(device_id)
         self.device.set_current()
-        self.stream: Stream = self.device.create_stream()
+        self.stream: Stream = self.device.create_stream(options=StreamOptions(priority=priority))
         self.allocated: dict[str, int] = {}
         self._buffers: dict[int, tuple[Buffer, int]] = {}  # with the size that was asked for
 
@@ -42,21 +46,25 @@ class DeviceMemory:
         """The device's number."""
         return self.device.device_id
 
-    def allocate(self, purpose: str, size: int) -> int:
-        """Return the address of ``size`` zeroed bytes, 512-byte aligned; they live as long as the session."""
-        buffer = self.device.allocate(-(-size // _GRAIN_BYTES) * _GRAIN_BYTES, stream=self.stream)
-        buffer.fill(0, stream=self.stream)
+    def allocate(self, purpose: str, size: int, stream: Stream | None = None) -> int:
+        """Return the address of ``size`` zeroed bytes, 512-byte aligned; they live as long as the session.
+
+        They are zeroed in the order of ``stream``, the session's own if not given.
+        """
+        order = stream or self.stream
+        buffer = self.device.allocate(-(-size // _GRAIN_BYTES) * _GRAIN_BYTES, stream=order)
+        buffer.fill(0, stream=order)
         address = int(buffer.handle)
         self._buffers[address] = buffer, size
         self.allocated[purpose] = self.allocated.get(purpose, 0) + size
         logger.debug("%s: %.1f MB on device %d", purpose, size / 1e6, self.device_id)
         return address
 
-    def release(self, purpose: str, address: int) -> None:
-        """Free an allocation before the session ends, once all work enqueued so far is done with it."""
+    def release(self, purpose: str, address: int, stream: Stream | None = None) -> None:
+        """Free an allocation before the session ends, after what ``stream`` (the session's own) was given so far."""
         buffer, size = self._buffers.pop(address)
         self.allocated[purpose] -= size
-        buffer.close(self.stream)
+        buffer.close(stream or self.stream)
 
     def upload(self, tensor: DeviceTensor, values: Array) -> None:
         """Copy a host array into a dense tensor of the same size, and wait for it: not for use inside a tick."""

@@ -44,6 +44,7 @@ class DeviceConditions:
         )
         self._tick_time, self._warm_up_time, self._prompt, self._single = tick, warm_up, prompt, single
         self._token_ids = PinnedArray(4 * spec.prompt_tokens)
+        self._ids_sent = memory.device.create_event()
         self._bind_hoisted_plans()
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
@@ -61,9 +62,10 @@ class DeviceConditions:
 
     def set_prompt(self, token_ids: NDArray[np.int32]) -> None:
         """Encode one prompt, [tokens] int32, for all rows. In the stream's order: it acts from the next tick on."""
-        self._memory.stream.sync()  # the ids of the prompt before may still be on their way
+        self._ids_sent.sync()  # the ids of the prompt before may still be on their way
         self._token_ids.array.view(np.int32)[:] = token_ids
         copy_to_device(self._memory.stream, self._single["token_ids"].address, self._token_ids, 4 * len(token_ids))
+        self._memory.stream.record(self._ids_sent)
         self._enqueue("text_encoder")
         self._project_prompt()
 

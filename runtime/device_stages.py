@@ -20,9 +20,11 @@ class DeviceStages:
     Every method enqueues on a stream, which may be capturing.
 
     Attributes:
-        clean: [sink, channels, height, width], latents of the first frames until warm-up.
+        clean: [sink, channels, height, width], latents of the first frames until warm-up; then row 0 is the one that
+            was encoded last, until it is taken into a row of the UNet.
         x0: [sink, channels, height, width] float32, what the UNet's last pass predicted.
         finished: the same shape in the stream's dtype: latents ready to be decoded.
+        depth_features: [channels, height, width], that latent's.
         output: uint8 [height, width, 3], the decoded picture.
     """
 
@@ -39,8 +41,8 @@ class DeviceStages:
         self._parameters = parameters
         layout = stage_layout(spec)
         self._buffers = layout.at(memory.allocate("pictures", layout.nbytes), memory.device_id)
-        self.clean, self.x0, self.finished, self.output = (
-            self._buffers[name] for name in ("clean", "x0", "finished", "output")
+        self.clean, self.x0, self.finished, self.depth_features, self.output = (
+            self._buffers[name] for name in ("clean", "x0", "finished", "depth_features", "output")
         )
 
     def see(self, stream: Stream) -> None:
@@ -121,6 +123,7 @@ def stage_layout(spec: StreamSpec) -> BlockLayout:
             "depth_range": TensorLayout((2,), "float32"),
             "depth_picture": image,
             "depth_latent": TensorLayout((1, *spec.latent_shape), spec.dtype),
+            "depth_features": TensorLayout(spec.depth_features_shape, spec.dtype),
             "clean": TensorLayout(latents, spec.dtype),
             "x0": TensorLayout(latents, "float32"),
             "finished": TensorLayout(latents, spec.dtype),

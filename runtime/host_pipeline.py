@@ -46,6 +46,11 @@ class HostPipeline:
         self._gathered: list[Array] = []
 
     @property
+    def full_ahead(self) -> int:
+        """No frames: each is computed while it is submitted."""
+        return 0
+
+    @property
     def in_flight(self) -> int:
         """Frames that were submitted and have not left."""
         return self._denoiser.in_flight

@@ -16,7 +16,7 @@ from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
 from live2diff_trt.runtime.tick import constants_layout
-from live2diff_trt.runtime.unet_session import shared_scratch
+from live2diff_trt.runtime.unet_session import lane_scratch
 from live2diff_trt.runtime.whole_unet import whole_parts
 
 
@@ -65,20 +65,23 @@ class MemoryEstimate:
         )
 
 
-def estimate_session(spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any]) -> MemoryEstimate:
+def estimate_session(
+    spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any], *, overlap: bool
+) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
     Args:
         spec: the stream.
         stored: the plans.
         measured: what the first opening on this GPU found out about them.
+        overlap: whether each lane has scratch memory of its own.
     """
     rows = stored.manifest.key.rows
     in_chunks = -(-spec.steps // rows) * rows
     warm_up_rows = rows if stored.split is not None else spec.sink
     parts = {
         "weights": sum(measured["weight_bytes"].values()),
-        "scratch": shared_scratch(measured),
+        "scratch": sum(lane_scratch(measured, overlap=overlap).values()),
         "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
         "conditions": sum(layout.nbytes for layout in condition_layouts(spec, rows, warm_up_rows)),
         "pictures": stage_layout(spec).nbytes,

@@ -39,6 +39,10 @@ class Pipeline(Protocol):
     spec: StreamSpec
 
     @property
+    def full_ahead(self) -> int:
+        """How many frames to take before the oldest result is waited for, to be busy all the time."""
+
+    @property
     def in_flight(self) -> int:
         """Frames that were submitted and have not left."""
 

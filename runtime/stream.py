@@ -104,6 +104,11 @@ class Stream:
         """The stream's size, steps and dtype."""
         return self._spec
 
+    @property
+    def full_ahead(self) -> int:
+        """``run(ahead=…)`` of a source that never lets one wait, as a file: the backend is busy all the time."""
+        return self._pipeline.full_ahead
+
     def set_prompt(self, prompt: str) -> None:
         """Change the prompt; it acts from the next tick on."""
         self._check_open()
@@ -131,8 +136,8 @@ class Stream:
 
         Args:
             source: frames.
-            ahead: how many frames are taken before the oldest result is waited for. 1 keeps a GPU busy while the next
-                frame is decoded; 0 delivers each frame as early as possible.
+            ahead: how many frames are taken before the oldest result is waited for. 0 delivers each frame as early as
+                possible; ``full_ahead`` keeps a GPU busy, and is for a source that has its next frame ready.
         """
         leaving: deque[_Leaving] = deque()
         for frame in source:

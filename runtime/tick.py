@@ -1,13 +1,11 @@
-"""One tick on the device: everything from the picture that came in to the picture that leaves, as one CUDA graph."""
+"""One tick on the device: everything from the picture that came in to the picture that leaves, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from cuda.core import Stream
-from cuda.core.graph import Graph
 
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
@@ -18,20 +16,24 @@ from live2diff_trt.runtime.device import DeviceMemory, copy_on_device
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.device_unet import DeviceUNet
+from live2diff_trt.runtime.lanes import Lanes
+from live2diff_trt.runtime.tick_graphs import TickGraphs, TickPart
 
 
 class TickConstants:
     """What kernels read in every tick: its parameters, which the host uploads, and the step list's constants.
 
     Attributes:
-        parameters: uint8 [bytes of TICK_PARAMETERS].
+        pending_parameters: uint8 [bytes of TICK_PARAMETERS], of the frame that enters: where the host uploads them.
+        parameters: the same of the tick that is denoised.
         step_table: float32 [4, MAXIMUM_ROWS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out.
     """
 
     def __init__(self, memory: DeviceMemory, spec: StreamSpec) -> None:
         layout = constants_layout()
         views = layout.at(memory.allocate("constants", layout.nbytes), memory.device_id)
-        self.parameters, self.step_table = views["parameters"], views["step_table"]
+        self.pending_parameters, self.parameters = views["pending_parameters"], views["parameters"]
+        self.step_table = views["step_table"]
         table = make_step_table(spec.step_list, spec.schedule)
         values = np.zeros(self.step_table.shape, np.float32)
         values[:, : spec.steps] = table.sqrt_alpha, table.sqrt_one_minus_alpha, table.c_skip, table.c_out
@@ -40,83 +42,101 @@ class TickConstants:
 
 def constants_layout() -> BlockLayout:
     """Return where the tick's parameters and the step table lie."""
+    parameters = TensorLayout((TICK_PARAMETERS.itemsize,), "uint8")
     return BlockLayout(
         {
-            "parameters": TensorLayout((TICK_PARAMETERS.itemsize,), "uint8"),
+            "pending_parameters": parameters,
+            "parameters": parameters,
             "step_table": TensorLayout((4, MAXIMUM_ROWS), "float32"),
         }
     )
 
 
-def capture_work(memory: DeviceMemory, work: Callable[[Stream], None]) -> Graph:
-    """Run work once, so that everything late is loaded, then record it as a graph, ready to be launched."""
-    work(memory.stream)
-    memory.stream.sync()
-    builder = memory.device.create_graph_builder()
-    builder.begin_building()
-    work(builder.stream)
-    graph = builder.end_building().complete()
-    builder.close()
-    graph.upload(memory.stream)
-    return graph
-
-
 class Tick:
-    """The order of a tick's work. It owns no memory but the graph.
+    """The order of a tick's work, and on which lane each part of it runs. It owns no memory.
 
-    The host uploads the parameters and the source picture, then launches the graph; nothing else changes from tick to
-    tick.
+    The host uploads the parameters and the source picture, then launches; nothing else changes from tick to tick.
     """
 
     def __init__(
-        self, kernels: Kernels, spec: StreamSpec, stages: DeviceStages, unet: DeviceUNet, constants: TickConstants
+        self,
+        kernels: Kernels,
+        spec: StreamSpec,
+        stages: DeviceStages,
+        unet: DeviceUNet,
+        constants: TickConstants,
+        lanes: Lanes,
     ) -> None:
         self._kernels = kernels
         self._spec = spec
         self._stages = stages
         self._unet = unet
         self._constants = constants
+        self._lanes = lanes
         self._latent = stages.clean.row(0)
+        self._leaving = stages.finished.row(0)
         self._x0 = replace(stages.x0, shape=(spec.steps, *spec.latent_shape))
+        # That the enter lane waits until what was pending is taken is not here: uploads come before the first part.
+        self._parts = (
+            TickPart(self.enter, lanes.enter, signals=(lanes.entered,)),
+            TickPart(self.take, lanes.denoise, waits=(lanes.entered,), signals=(lanes.taken,)),
+            TickPart(self.denoise, lanes.denoise),
+            TickPart(self.move_on, lanes.denoise, waits=(lanes.decoded,), signals=(lanes.left,)),
+            TickPart(self.decode, lanes.decode, waits=(lanes.left,), signals=(lanes.decoded,)),
+        )
 
-    def capture(self, memory: DeviceMemory) -> Graph:
-        """Record a tick as a graph."""
-        return capture_work(memory, self.enqueue)
+    def capture(self, memory: DeviceMemory) -> TickGraphs:
+        """Record a tick: each part as a graph of its own; without overlap, all of it as one."""
+        whole = TickPart(self.enqueue, self._lanes.denoise)
+        return TickGraphs(memory, self._parts if self._lanes.overlap else (whole,))
 
     def enqueue(self, stream: Stream) -> None:
-        """Enqueue a whole tick."""
-        self.enter(stream)
-        self.denoise(stream)
-        self._stages.decode(stream, self._stages.finished.row(0))
+        """Enqueue a whole tick on one stream."""
+        for part in self._parts:
+            part.work(stream)
 
     def enter(self, stream: Stream) -> None:
-        """Encode the frame that came in, noise its latent and put it into row 0, depth features too."""
-        stages, rows = self._stages, self._unet.tick_rows
+        """Encode the frame that came in and estimate its depth. Both are pending then, as its parameters are."""
+        stages = self._stages
         stages.see(stream)
         stages.encode(stream, self._latent)
         stages.estimate_depth(stream)
         stages.measure_depth(stream)
-        stages.embed_depth(stream, rows.depth_features.row(0))
+        stages.embed_depth(stream, stages.depth_features)
+
+    def take(self, stream: Stream) -> None:
+        """Take what is pending: the parameters, the latent, noised, and the depth features into row 0."""
+        rows = self._unet.tick_rows
+        self._take_parameters(stream)
         self._kernels.enter(stream, latent=self._latent, sample=rows.sample, **self._shared())
+        copy_on_device(stream, rows.depth_features.row(0), self._stages.depth_features)
 
     def denoise(self, stream: Stream) -> None:
-        """Run all rows once, predict their clean latents, and move each frame one row on."""
-        rows = self._unet.tick_rows
+        """Run all rows through the UNet once."""
         self._unet.tick(stream)
+
+    def move_on(self, stream: Stream) -> None:
+        """Predict every row's clean latent, move each frame one row on, and let the last row's leave."""
+        rows = self._unet.tick_rows
         self._kernels.lcm_step(
             stream,
             sample=rows.sample,
             model_output=rows.model_output,
             x0=self._x0,
-            finished=self._stages.finished.row(0),
+            finished=self._leaving,
             **self._shared(),
         )
         for row in range(self._spec.steps - 1, 0, -1):
             copy_on_device(stream, rows.depth_features.row(row), rows.depth_features.row(row - 1))
 
+    def decode(self, stream: Stream) -> None:
+        """Decode the latent that leaves."""
+        self._stages.decode(stream, self._leaving)
+
     def warm_up(self, stream: Stream) -> None:
         """Denoise the first frames together, from their clean latents to ``finished``, and fill every row's sink."""
         stages, rows = self._stages, self._unet.warm_up_rows
+        self._take_parameters(stream)
         stages.measure_depth(stream, of_first_frames=True)
         for frame in range(self._spec.sink):
             stages.embed_depth(stream, rows.depth_features.row(frame), first_frame=frame)
@@ -133,6 +153,9 @@ class Tick:
                 row=step,
                 step_table=self._constants.step_table,
             )
+
+    def _take_parameters(self, stream: Stream) -> None:
+        copy_on_device(stream, self._constants.parameters, self._constants.pending_parameters)
 
     def _shared(self) -> dict[str, DeviceTensor]:
         return {"parameters": self._constants.parameters, "step_table": self._constants.step_table}

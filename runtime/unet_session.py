@@ -19,6 +19,7 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_ring import DeviceKvRing
 from live2diff_trt.runtime.device_unet import DeviceUNet
+from live2diff_trt.runtime.lanes import PRIORITIES, LaneName, lane_of
 from live2diff_trt.runtime.split_unet import SplitForm, SplitUNet
 from live2diff_trt.runtime.tick import TickConstants
 from live2diff_trt.runtime.whole_unet import WholeUNet
@@ -59,16 +60,28 @@ def open_unet(
     facts: GpuFacts,
     measured: Mapping[str, Any],
     device_id: int,
+    *,
+    overlap: bool,
 ) -> UNetSession:
-    """Open every plan, and allocate what the UNet needs. ``measured`` is what ``know_plans`` gave."""
+    """Open every plan, and allocate what the UNet needs.
+
+    Args:
+        spec: the stream.
+        stored: the plans.
+        flavour: what they were built with.
+        facts: of this GPU.
+        measured: what ``know_plans`` gave.
+        device_id: number of the CUDA device.
+        overlap: whether plans of different lanes will run at the same time.
+    """
     with ExitStack() as opened:
-        memory = opened.enter_context(DeviceMemory(device_id))
+        memory = opened.enter_context(DeviceMemory(device_id, PRIORITIES["denoise"]))
         runtime_cache = facts.load_runtime_cache()
         runtime = opened.enter_context(PlanRuntime(flavour, runtime_cache))
         plans = {name: runtime.open(name, stored.plan_bytes(name)) for name in stored.manifest.plans}
         if runtime_cache is None:  # it was lost after the plans were measured
             keep_runtime_cache(runtime, facts)
-        _share_scratch(memory, plans, shared_scratch(measured))
+        _share_scratch(memory, plans, measured, overlap=overlap)
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key
         constants = TickConstants(memory, spec)
@@ -80,16 +93,24 @@ def open_unet(
     return UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
 
 
-def shared_scratch(measured: Mapping[str, Any]) -> int:
-    """Return what the greediest plan takes, in bytes."""
-    return int(max(measured["scratch_bytes"].values()))
+def lane_scratch(measured: Mapping[str, Any], *, overlap: bool) -> dict[LaneName, int]:
+    """Return what the greediest plan of each lane takes, in bytes."""
+    sizes: dict[LaneName, int] = {}
+    for plan, size in measured["scratch_bytes"].items():
+        lane = lane_of(plan, overlap=overlap)
+        sizes[lane] = max(sizes.get(lane, 1), int(size))
+    return sizes
 
 
-def _share_scratch(memory: DeviceMemory, plans: dict[str, Plan], size: int) -> None:
-    """Plans run one after the other on one stream, so one block serves them all."""
-    address = memory.allocate("scratch", size)
-    for plan in plans.values():
-        plan.use_scratch(address, size)
+def _share_scratch(
+    memory: DeviceMemory, plans: Mapping[str, Plan], measured: Mapping[str, Any], *, overlap: bool
+) -> None:
+    """Plans of a lane run one after the other, so one block serves them all."""
+    sizes = lane_scratch(measured, overlap=overlap)
+    blocks = {lane: memory.allocate("scratch", size) for lane, size in sizes.items()}
+    for name, plan in plans.items():
+        lane = lane_of(name, overlap=overlap)
+        plan.use_scratch(blocks[lane], sizes[lane])
 
 
 def _open_form(

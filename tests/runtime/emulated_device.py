@@ -1,7 +1,7 @@
-"""A GPU in host memory, as far as the runtime knows one: blocks, streams, events, graphs, and the driver's copies.
+"""A GPU in host memory, as far as the runtime knows one: blocks of memory, and the driver's copies.
 
-It is as lazy as a GPU may be, and as strict: enqueued work is done when somebody waits for it and never before; memory
-is 0xFF, which is no number, until it was written and after it was freed; what touches memory that is not there fails.
+It is strict: memory is 0xFF, which is no number, until it was written and after it was freed; what touches memory that
+is not there fails. When work is done is for ``emulated_streams.py`` to say.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 from bisect import bisect_right, insort
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
@@ -17,13 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.runtime.emulated_streams import EmulatedQueues, EmulatedStream, EmulationError
+
 Array = NDArray[Any]
 ALIGNMENT = 256
 SCRATCH_ALIGNMENT = 512
-
-
-class EmulationError(Exception):
-    """What a GPU would answer with an illegal address, or worse."""
 
 
 class AddressSpace:
@@ -74,27 +71,21 @@ class AddressSpace:
         return self._blocks[block][address - block : address - block + size].view(dtype).reshape(shape)
 
 
-class EmulatedGpu:
+class EmulatedGpu(EmulatedQueues):
     """One device with its memory, and the books that tests look into.
 
     Attributes:
         memory, pinned: the device's memory, and the host's that it can reach.
-        waits: how often the host waited for work that was not done.
-        syncs: how often it asked, done or not.
-        works: names of what was submitted outside of captures, in order.
     """
 
     device_id = 0
     compute_capability = (8, 9)
 
     def __init__(self) -> None:
+        super().__init__()
         self.memory = AddressSpace(poisoned=True)
         self.pinned = AddressSpace(poisoned=False)  # most of it is never touched
-        self.streams: dict[int, EmulatedStream] = {}
         self.total = 4 << 30
-        self.waits = 0
-        self.syncs = 0
-        self.works: list[str] = []
 
     @property
     def free_bytes(self) -> int:
@@ -114,22 +105,9 @@ class EmulatedGpu:
     def set_current(self) -> None:
         """Make it the thread's device."""
 
-    def create_stream(self) -> EmulatedStream:
-        """Return a stream."""
-        return EmulatedStream(self)
-
-    def create_graph_builder(self) -> EmulatedGraphBuilder:
-        """Return a builder with a stream that only records."""
-        return EmulatedGraphBuilder(self)
-
     def allocate(self, size: int, *, stream: EmulatedStream) -> EmulatedBuffer:
         """Allocate device memory."""
         return EmulatedBuffer(self.memory, size)
-
-    def finish(self) -> None:
-        """Do all that was enqueued anywhere."""
-        for stream in list(self.streams.values()):
-            stream.run_until(stream.submitted)
 
 
 class EmulatedBuffer:
@@ -154,117 +132,6 @@ class EmulatedBuffer:
             self._space.free(self.handle)
         else:
             stream.submit("free", lambda: self._space.free(self.handle))
-
-
-class EmulatedStream:
-    """Work in order. While it captures, work is recorded in ``recorded`` and not done."""
-
-    def __init__(self, gpu: EmulatedGpu) -> None:
-        self.gpu = gpu
-        self.handle = len(gpu.streams) + 1
-        gpu.streams[self.handle] = self
-        self.recorded: list[Callable[[], None]] | None = None
-        self.submitted = 0
-        self._done = 0
-        self._queue: deque[Callable[[], None]] = deque()
-
-    def submit(self, name: str, work: Callable[[], None]) -> None:
-        """Enqueue work, with whatever addresses it holds now."""
-        if self.recorded is not None:
-            self.recorded.append(work)
-            return
-        self.gpu.works.append(name)
-        self.submitted += 1
-        self._queue.append(work)
-
-    def is_done(self, ticket: int) -> bool:
-        """Whether the first ``ticket`` pieces of work are done."""
-        return self._done >= ticket
-
-    def run_until(self, ticket: int) -> None:
-        """Do the first ``ticket`` pieces of work, as far as they are not done."""
-        while self._done < ticket:
-            self._done += 1
-            self._queue.popleft()()
-
-    def sync(self) -> None:
-        """Wait for all work."""
-        if self.recorded is not None:
-            raise EmulationError("a stream that captures can't be waited for")
-        EmulatedEvent(self, self.submitted).sync()
-
-    def record(self) -> EmulatedEvent:
-        """Return an event behind all work so far."""
-        if self.recorded is not None:
-            raise EmulationError("an event inside a capture can't be waited for")
-        return EmulatedEvent(self, self.submitted)
-
-
-class EmulatedEvent:
-    """A place in a stream's order."""
-
-    def __init__(self, stream: EmulatedStream, ticket: int) -> None:
-        self._stream = stream
-        self._ticket = ticket
-
-    def sync(self) -> None:
-        """Wait until the stream came here."""
-        gpu = self._stream.gpu
-        gpu.syncs += 1
-        gpu.waits += not self._stream.is_done(self._ticket)
-        self._stream.run_until(self._ticket)
-
-
-class EmulatedGraphBuilder:
-    """Records what is enqueued on its stream."""
-
-    def __init__(self, gpu: EmulatedGpu) -> None:
-        self.stream = EmulatedStream(gpu)
-
-    def begin_building(self) -> EmulatedGraphBuilder:
-        """Record from here on."""
-        self.stream.recorded = []
-        return self
-
-    def end_building(self) -> EmulatedGraphBuilder:
-        """Record no more."""
-        return self
-
-    def complete(self) -> EmulatedGraph:
-        """Return what was recorded."""
-        if not self.stream.recorded:
-            raise EmulationError("nothing was captured")
-        return EmulatedGraph(tuple(self.stream.recorded))
-
-    def close(self) -> None:
-        """Let go of the stream."""
-        del self.stream.gpu.streams[self.stream.handle]
-
-
-class EmulatedGraph:
-    """Recorded work: every launch does the same to the same addresses."""
-
-    def __init__(self, works: tuple[Callable[[], None], ...]) -> None:
-        self.works = works
-
-    def upload(self, stream: EmulatedStream) -> None:
-        """Prepare a launch."""
-
-    def launch(self, stream: EmulatedStream) -> None:
-        """Enqueue all of it."""
-        works = self.works
-        if not works:
-            raise EmulationError("the graph was closed")
-
-        def run() -> None:
-            for work in works:
-                work()
-
-        stream.submit("graph", run)
-
-    def close(self) -> None:
-        """Forget it; closing twice is harmless."""
-        self.works = ()
 
 
 class _Result(Enum):

@@ -38,7 +38,8 @@ class EmulatedView:
 
     @classmethod
     def from_any_interface(cls, image: Any, stream: int) -> EmulatedView:
-        """View another library's picture."""
+        """View another library's picture; the stream waits for what its own still does to it."""
+        image.gpu.streams[stream].wait(image.written)
         interface = image.__cuda_array_interface__
         return cls(interface["data"][0], interface["shape"], interface["strides"], image)
 
@@ -49,14 +50,17 @@ class EmulatedView:
 
 
 class ForeignPicture:
-    """A picture that another library put onto the device, with padding behind every line."""
+    """A picture that another library puts onto the device, on a stream of its own, with padding behind every line."""
 
     def __init__(self, gpu: EmulatedGpu, image: Array) -> None:
+        self.gpu = gpu
         height, width, _ = self.shape = image.shape
         row_bytes = 3 * width + 13
         self._buffer = EmulatedBuffer(gpu.memory, height * row_bytes)
         lines = gpu.memory.view(self._buffer.handle, [height, row_bytes], "uint8")
-        lines[:, : 3 * width] = image.reshape(height, -1)
+        stream, self.written = gpu.create_stream(), gpu.create_event()
+        stream.submit("write", lambda: np.copyto(lines[:, : 3 * width], image.reshape(height, -1)))
+        stream.record(self.written)
         self.__cuda_array_interface__ = {
             "data": (self._buffer.handle, False),
             "shape": image.shape,

@@ -19,7 +19,8 @@ from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import ELEMENT_TYPES, entry_points
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import SLOT_COPY
-from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu, EmulatedStream, EmulationError
+from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu
+from tests.runtime.emulated_streams import EmulatedStream, EmulationError
 
 _KNOWN = {name for names in entry_points().values() for name in names}
 _UNTYPED = ("scatter_slots", "scatter_sink")

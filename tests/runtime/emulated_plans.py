@@ -21,7 +21,8 @@ from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.engine.plan import PlanTensor
 from live2diff_trt.engine.plan_builder import PlanOptions, fix_dimensions
-from tests.runtime.emulated_device import ALIGNMENT, SCRATCH_ALIGNMENT, Array, EmulatedGpu, EmulationError
+from tests.runtime.emulated_device import ALIGNMENT, SCRATCH_ALIGNMENT, Array, EmulatedGpu
+from tests.runtime.emulated_streams import EmulationError
 
 
 def build_emulated_plan(
@@ -106,6 +107,8 @@ class EmulatedPlan:
         self._gpu = gpu
         self._addresses: dict[str, int] = {}
         self._scratch = 0
+        self._mark: bytes | None = None  # what its scratch memory holds while it runs
+        self._marks = 0
 
     def bind(self, tensor: str, address: int) -> None:
         """Take an address, as aligned as TensorRT wants it."""
@@ -125,14 +128,23 @@ class EmulatedPlan:
             missing = sorted(set(self.tensors) - set(self._addresses))
             raise PlanError(f"the plan {self.name} has no address for {missing or 'scratch'}", "Mend the runtime")
         addresses = dict(self._addresses)
-        self._gpu.streams[stream].submit(f"plan {self.name}", lambda: self._run(addresses))
+        self._gpu.streams[stream].submit(f"plan {self.name}", self._begin, lambda: self._run(addresses))
 
     def close(self) -> None:
         """Let go of the addresses."""
         self._addresses.clear()
 
+    def _begin(self) -> None:
+        if self._mark is not None:
+            raise EmulationError(f"the plan {self.name} runs twice at the same time")
+        self._marks += 1
+        self._mark = f"{self.name} {self._marks}".encode().ljust(self.scratch_bytes, b"\xff")
+        self._view_scratch()[:] = np.frombuffer(self._mark, np.uint8)
+
     def _run(self, addresses: Mapping[str, int]) -> None:
-        self._gpu.memory.view(self._scratch, [self.scratch_bytes], "uint8").fill(0xFF)
+        if self._view_scratch().tobytes() != self._mark:
+            raise EmulationError(f"something wrote into the scratch memory of the plan {self.name} while it ran")
+        self._mark = None
         inputs = {
             tensor.name: np.ascontiguousarray(self._view(tensor, addresses[tensor.name]))
             for tensor in self.tensors.values()
@@ -141,6 +153,9 @@ class EmulatedPlan:
         outputs = self._opened.graph.run(inputs)
         for name, values in outputs.items():
             self._view(self.tensors[name], addresses[name])[:] = values
+
+    def _view_scratch(self) -> Array:
+        return self._gpu.memory.view(self._scratch, [self.scratch_bytes], "uint8")
 
     def _view(self, tensor: PlanTensor, address: int) -> Array:
         """Return a tensor as the graph knows it, wherever its channels lie in memory."""

@@ -8,50 +8,31 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.plan_manifest import Form
-from live2diff_trt.engine.store import StoredPlans
-from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.cuda_session import estimate_for
-from live2diff_trt.runtime.denoiser import PhiloxNoise
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
-from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame
-from live2diff_trt.runtime.host_pipeline import HostPipeline
-from live2diff_trt.runtime.source import TestPatternSource
+from live2diff_trt.runtime.frame import FinishedFrame, SourceFrame
 from live2diff_trt.runtime.stream import Stream
+from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
-from tests.runtime.emulated_gpu import GPU, ForeignPicture, build_emulated_plans, install_emulated_gpu
+from tests.runtime.emulated_gpu import GPU, ForeignPicture, install_emulated_gpu
 from tests.runtime.emulated_plans import GraphCache
 
-STEP_LISTS = {1: (30,), 2: (30, 40), 3: (20, 30, 40), 4: (0, 16, 32, 45), 8: (5, 10, 15, 20, 25, 30, 35, 40)}
-PROMPT = "a red fox"
 GRAIN_BYTES = 512
 MOST_UNEQUAL = 0.001
 """Of all bytes, how many may round to the neighbouring value: 0.0006 was the most that was seen."""
 both_forms = pytest.mark.parametrize("form", ["split", "whole"])
-
-Use = Callable[[Stream], list[FinishedFrame]]
-
-
-def pictures(count: int, width: int = 80, height: int = 60) -> list[Image]:
-    return [frame.image for frame in islice(TestPatternSource(width, height), count)]
-
-
-def run(frames: Sequence[Any], **options: int) -> Use:
-    return lambda stream: list(stream.run(frames, **options))
+on_and_off = pytest.mark.parametrize("overlap", [False, True])
 
 
 def assert_alike(found: Sequence[FinishedFrame], expected: Sequence[FinishedFrame]) -> None:
@@ -61,49 +42,6 @@ def assert_alike(found: Sequence[FinishedFrame], expected: Sequence[FinishedFram
         apart = np.abs(one.image.astype(int) - other.image)
         assert apart.max() <= 1, f"frame {one.index}"
         assert np.count_nonzero(apart) <= MOST_UNEQUAL * apart.size, f"frame {one.index}"
-
-
-@dataclass
-class Bench:
-    """A bundle, its plans as far as they were asked for, and graphs that stay open from test to test."""
-
-    bundle: Path
-    root: Path
-    graphs: GraphCache
-    plans: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
-    hosts: dict[int, HostPipeline] = field(default_factory=dict)
-
-    def host(self, use: Use, steps: int = 2, seed: int = 0) -> list[FinishedFrame]:
-        """Do something with a stream of ONNX Runtime."""
-        if steps not in self.hosts:
-            bundle = Bundle.open(self.bundle)
-            spec = bundle.spec.with_step_list(STEP_LISTS[steps])
-            self.hosts[steps] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed)
-        stream = Stream(self.hosts[steps])
-        self.hosts[steps]._denoiser._noise = PhiloxNoise(seed, stream.spec.latent_shape)
-        stream.set_prompt(PROMPT)
-        return use(stream)
-
-    def options(self, form: Form, rows: int, **options: Any) -> TensorRTOptions:
-        """Build plans, unless they are there."""
-        if (form, rows) not in self.plans:
-            self.plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows)
-        return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
-
-    def stream(self, form: Form, rows: int, steps: int = 2, seed: int = 0, **options: Any) -> Stream:
-        """Open a stream on the emulated GPU."""
-        return Stream.open(
-            self.bundle,
-            prompt=PROMPT,
-            seed=seed,
-            step_list=STEP_LISTS[steps],
-            options=self.options(form, rows, **options),
-        )
-
-    def device(self, use: Use, form: Form, rows: int = 2, steps: int = 2, seed: int = 0) -> list[FinishedFrame]:
-        """Do something with a stream on the emulated GPU."""
-        with self.stream(form, rows, steps, seed) as stream:
-            return use(stream)
 
 
 @pytest.fixture(scope="module")
@@ -273,11 +211,14 @@ def test_what_is_no_frame_is_refused_and_the_stream_goes_on(bench: Bench, gpu: E
     assert_alike(bench.device(use, "split"), bench.host(run(frames)))
 
 
+@on_and_off
 @both_forms
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_tick_is_one_launch_and_waits_for_nothing(bench: Bench, gpu: EmulatedGpu, form: Form, steps: int) -> None:
+def test_a_tick_is_a_launch_for_each_part_and_waits_for_nothing(
+    bench: Bench, gpu: EmulatedGpu, form: Form, steps: int, overlap: bool
+) -> None:
     frames = pictures(16)
-    with bench.stream(form, 2, steps) as stream:
+    with bench.stream(form, 2, steps, overlap=overlap) as stream:
         for picture in frames[:8]:
             stream(picture)
         pipeline = pipeline_of(stream)
@@ -287,18 +228,18 @@ def test_a_tick_is_one_launch_and_waits_for_nothing(bench: Bench, gpu: EmulatedG
             syncs, waits = gpu.syncs, gpu.waits
             submitted = pipeline.tick(index, picture)
             down = ["copy down"] if submitted.finished is not None else []
-            assert gpu.works == ["copy up", "copy up", "graph", *down]
-            assert gpu.waits == waits + (
-                index >= 11
-            )  # nobody fetched a picture: the slot of three ticks ago is waited for
+            assert gpu.works == ["copy up", "copy up", *["graph"] * (5 if overlap else 1), *down]
+            # Nobody fetches a picture: the slot is waited for that was used first.
+            assert gpu.waits == waits + (index >= 8 + (5 if overlap else 3))
             assert gpu.syncs <= syncs + 1
             pending.append(submitted.pending)
         assert sum(len(one.wait()) for one in pending) == 9 - steps
 
 
-def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: EmulatedGpu) -> None:
+@on_and_off
+def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: EmulatedGpu, overlap: bool) -> None:
     frames = pictures(16)
-    with bench.stream("split", 2, steps=1) as stream:
+    with bench.stream("split", 2, steps=1, overlap=overlap) as stream:
         for picture in frames[:8]:
             stream(picture)
         pipeline = pipeline_of(stream)
@@ -310,13 +251,16 @@ def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: Emula
             assert gpu.waits == waits + 1
 
 
+@on_and_off
 @both_forms
 @pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 1), (2, 3), (3, 8)])
-def test_the_estimate_is_the_allocation(bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int) -> None:
-    with bench.stream(form, rows, steps) as stream:
+def test_the_estimate_is_the_allocation(
+    bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int, overlap: bool
+) -> None:
+    with bench.stream(form, rows, steps, overlap=overlap) as stream:
         memory = pipeline_of(stream).parts.memory
         spec = stream.spec
-        estimate = estimate_for(Bundle.open(bench.bundle), spec, bench.options(form, rows))
+        estimate = estimate_for(Bundle.open(bench.bundle), spec, bench.options(form, rows, overlap=overlap))
         assert estimate is not None
         parts = dict(estimate.parts)
         assert parts.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)

@@ -26,6 +26,7 @@ from live2diff_trt.runtime.frame import FinishedFrame, Image
 pytestmark = pytest.mark.gpu
 
 STEP_LISTS = [(30,), (30, 40), (20, 30, 40), (0, 16, 32, 45)]
+on_and_off = pytest.mark.parametrize("overlap", [False, True], ids=["one stream", "overlap"])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def pictures(count: int, size: tuple[int, int] = (60, 80)) -> list[Image]:
 
 def finish(bundle: Path, options: Any, frames: list[Any], **others: Any) -> list[FinishedFrame]:
     with Stream.open(bundle, prompt="a red fox", options=options, **others) as stream:
-        return list(stream.run(frames, ahead=1))
+        return list(stream.run(frames, ahead=stream.full_ahead))
 
 
 def differences(found: list[FinishedFrame], wanted: list[FinishedFrame]) -> list[float]:
@@ -67,16 +68,29 @@ def test_plans_for_two_rows_stream_any_number_of_steps_as_the_cpu_does(
     assert max(differences(on_gpu, on_cpu)) < (1.5 if len(step_list) < 4 else 4)
 
 
+@pytest.mark.parametrize("step_list", STEP_LISTS)
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_overlap_does_not_change_a_bit(tiny_bundle: Path, plans: Path, form: Form, step_list: tuple[int, ...]) -> None:
+    frames = [*pictures(40), *pictures(20, (480, 640))]
+    one, other = (
+        finish(tiny_bundle, TensorRTOptions(form=form, plans=plans, overlap=overlap), frames, step_list=step_list)
+        for overlap in (False, True)
+    )
+    assert differences(one, other) == [0] * 60
+
+
+@on_and_off
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 500])
-def test_every_frame_comes_out_once_and_in_order(tiny_bundle: Path, plans: Path, count: int) -> None:
-    finished = finish(tiny_bundle, TensorRTOptions(plans=plans), pictures(count))
+def test_every_frame_comes_out_once_and_in_order(tiny_bundle: Path, plans: Path, count: int, overlap: bool) -> None:
+    finished = finish(tiny_bundle, TensorRTOptions(plans=plans, overlap=overlap), pictures(count))
     assert [frame.index for frame in finished] == list(range(count))
     assert [frame.time for frame in finished] == [Fraction(index, 25) for index in range(count)]
 
 
-def test_a_second_clip_through_the_same_stream_repeats_the_first(tiny_bundle: Path, plans: Path) -> None:
-    with Stream.open(tiny_bundle, options=TensorRTOptions(plans=plans)) as stream:
-        first, second = list(stream.run(pictures(13))), list(stream.run(pictures(13), ahead=1))
+@on_and_off
+def test_a_second_clip_through_the_same_stream_repeats_the_first(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
+    with Stream.open(tiny_bundle, options=TensorRTOptions(plans=plans, overlap=overlap)) as stream:
+        first, second = list(stream.run(pictures(13))), list(stream.run(pictures(13), ahead=stream.full_ahead))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, second, strict=True))
 
 
@@ -86,7 +100,8 @@ def test_frames_may_change_their_size(tiny_bundle: Path, plans: Path) -> None:
     assert max(differences(on_gpu, on_cpu)) < 1.5
 
 
-def test_a_prompt_acts_from_the_next_tick_on(tiny_bundle: Path, plans: Path) -> None:
+@on_and_off
+def test_a_prompt_acts_from_the_next_tick_on(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
     frames = pictures(14)
 
     def stream_with(options: Any) -> list[FinishedFrame]:
@@ -95,7 +110,26 @@ def test_a_prompt_acts_from_the_next_tick_on(tiny_bundle: Path, plans: Path) -> 
             stream.set_prompt("a watercolour cat")
             return finished + [frame for image in frames[10:] for frame in stream(image)]
 
-    assert max(differences(stream_with(TensorRTOptions(plans=plans)), stream_with(None))) < 1.5
+    on_gpu = stream_with(TensorRTOptions(plans=plans, overlap=overlap))
+    assert max(differences(on_gpu, stream_with(None))) < 1.5
+
+
+def test_a_prompt_that_changes_while_frames_are_on_their_way_acts_on_the_same_tick(
+    tiny_bundle: Path, plans: Path
+) -> None:
+    def stream_with(overlap: bool) -> list[FinishedFrame]:
+        options = TensorRTOptions(plans=plans, overlap=overlap)
+        with Stream.open(tiny_bundle, prompt="a red fox", options=options) as stream:
+
+            def change_prompts() -> Iterator[Image]:
+                for index, picture in enumerate(pictures(30)):
+                    if index % 5 == 4:
+                        stream.set_prompt(f"{index} watercolour cats")
+                    yield picture
+
+            return list(stream.run(change_prompts(), ahead=stream.full_ahead))
+
+    assert differences(stream_with(True), stream_with(False)) == [0] * 30
 
 
 _HASH_A_STREAM = """
@@ -123,19 +157,21 @@ def test_two_processes_give_the_same_bits(tiny_bundle: Path, plans: Path, form: 
     assert first == second
 
 
-def test_pictures_may_come_and_go_on_the_device(tiny_bundle: Path, plans: Path) -> None:
+@on_and_off
+def test_pictures_may_come_and_go_on_the_device(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
     import torch
 
     frames = pictures(14)
     wanted = finish(tiny_bundle, TensorRTOptions(plans=plans), frames)
     on_device = [torch.from_numpy(frame).cuda() for frame in frames]
-    found = finish(tiny_bundle, TensorRTOptions(plans=plans, output="device"), on_device)
+    found = finish(tiny_bundle, TensorRTOptions(plans=plans, output="device", overlap=overlap), on_device)
     for one, other in zip(found, wanted, strict=True):
         assert np.array_equal(torch.utils.dlpack.from_dlpack(one.image).cpu().numpy(), other.image)
         assert np.array_equal(torch.as_tensor(one.image, device="cuda").cpu().numpy(), other.image)
 
 
-def test_the_callers_stream_is_waited_for(tiny_bundle: Path, plans: Path) -> None:
+@on_and_off
+def test_the_callers_stream_is_waited_for(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
     import torch
 
     frames = pictures(12)
@@ -152,8 +188,9 @@ def test_the_callers_stream_is_waited_for(tiny_bundle: Path, plans: Path) -> Non
                 picture.copy_(given, non_blocking=True)
                 yield picture
 
-    with Stream.open(tiny_bundle, prompt="a red fox", options=TensorRTOptions(plans=plans)) as stream:
-        found = list(stream.run(write_late()))
+    options = TensorRTOptions(plans=plans, overlap=overlap)
+    with Stream.open(tiny_bundle, prompt="a red fox", options=options) as stream:
+        found = list(stream.run(write_late(), ahead=stream.full_ahead))
     assert all(np.array_equal(one.image, other.image) for one, other in zip(found, wanted, strict=True))
 
 
@@ -174,8 +211,9 @@ def test_what_is_no_picture_is_refused_and_the_stream_goes_on(tiny_bundle: Path,
     assert all(np.array_equal(one.image, other.image) for one, other in zip(found, wanted, strict=True))
 
 
-def test_a_session_allocates_what_was_estimated(tiny_bundle: Path, plans: Path) -> None:
-    options = TensorRTOptions(plans=plans)
+@on_and_off
+def test_a_session_allocates_what_was_estimated(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
+    options = TensorRTOptions(plans=plans, overlap=overlap)
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, options=options) as stream:
         estimate = estimate_for(bundle, bundle.spec, options)

@@ -1,0 +1,38 @@
+"""Options of ``run`` that only a GPU acts on: what the backend is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.cli import run as run_module
+from live2diff_trt.cli.main import app
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+
+
+@pytest.mark.parametrize(
+    ("words", "overlap"),
+    [((), TensorRTOptions().overlap), (("--overlap", "on"), True), (("--overlap", "off"), False)],
+)
+def test_overlap_is_on_or_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], overlap: bool
+) -> None:
+    asked: list[TensorRTOptions] = []
+
+    def choose(choice: Any, bundle: Path, on_cpu: Any, on_gpu: TensorRTOptions) -> None:
+        asked.append(on_gpu)
+        raise Live2DiffError("that is all that is asked here", "Ask no more")
+
+    monkeypatch.setattr(run_module, "choose_backend", choose)
+    assert CliRunner().invoke(app, ["run", str(tmp_path), *words]).exit_code == 1
+    assert [options.overlap for options in asked] == [overlap]
+
+
+def test_nothing_between_on_and_off(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(tmp_path), "--overlap", "maybe"], env={"NO_COLOR": "1"})
+    assert result.exit_code == 2
+    assert "--overlap" in result.output
