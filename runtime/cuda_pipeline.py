@@ -78,10 +78,10 @@ class CudaPipeline:
         self.parts = parts
         self._seed = seed % 2**64  # any integer's lowest bits, as bundle/noise.py takes them
         self._batch = StreamBatch(spec.steps)
+        # Capturing waits for all that opening enqueued, so no lane has to; graphs run only behind warm-up's fork.
         self._graphs = parts.tick.capture(parts.memory)
         self._closed = False
         self.reset()
-        parts.lanes.fork()
 
     @property
     def full_ahead(self) -> int:

@@ -223,16 +223,22 @@ class EmulatedGraph:
 
     def __init__(self, works: Sequence[Work]) -> None:
         self._works = tuple(works)
+        self._uploaded = False
 
     def upload(self, stream: EmulatedStream) -> None:
-        """Prepare a launch."""
+        """Prepare launches, in the stream's order."""
+        stream.submit("upload", lambda: setattr(self, "_uploaded", True))
 
     def launch(self, stream: EmulatedStream) -> None:
         """Enqueue all of it."""
         if not self._works:
             raise EmulationError("the graph was closed")
-        stream.submit("graph", *self._works)
+        stream.submit("graph", self._begin, *self._works)
 
     def close(self) -> None:
         """Forget it; closing twice is harmless."""
         self._works = ()
+
+    def _begin(self) -> None:
+        if not self._uploaded:
+            raise EmulationError("the graph is launched before it was uploaded")
