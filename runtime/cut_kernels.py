@@ -22,7 +22,7 @@ from live2diff_trt.engine.split import (
 )
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
-from live2diff_trt.kernels.norm import group_norm_workspace
+from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
@@ -140,7 +140,7 @@ def _group_norms(split: UNetSplit) -> Iterable[GroupNormCut]:
 
 
 def _upload(memory: DeviceMemory, layout: BlockLayout, constants: Constants) -> dict[str, DeviceTensor]:
-    views = layout.at(memory.allocate("kernels' constants", layout.nbytes), memory.device_id)
+    views = layout.at(memory.allocate("kernel constants", layout.nbytes), memory.device_id)
     for name, view in views.items():
         if name != _WORKSPACE:
             memory.upload(view, constants[name])

@@ -99,5 +99,5 @@ def _unet_parts(spec: StreamSpec, stored: StoredPlans, rows: int) -> dict[str, i
     return {
         "arena": arena.bytes,
         "rows": row_layout(spec, spec.sink, rows).nbytes,
-        "kernels' constants": kernel_layout(split, stored.constants(), spec).nbytes,
+        "kernel constants": kernel_layout(split, stored.constants(), spec).nbytes,
     }
