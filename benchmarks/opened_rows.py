@@ -51,7 +51,7 @@ class Place:
     @property
     def device(self) -> torch.device:
         """Where PyTorch computes."""
-        return torch.device("cpu") if self.gpu is None else torch.device("cuda", 0)
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class OpenedRows:

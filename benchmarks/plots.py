@@ -185,7 +185,7 @@ def _stack_bars(axes: Axes, bars: Mapping[str, Mapping[str, float]], colours: Se
 
 def _draw_histogram(axes: Axes, timed: Sequence[Timed], title: str) -> None:
     samples = [sample for one in timed for sample in one.entry.raw_ms]
-    bins = np.linspace(min(samples), max(samples) or 1, _BINS) if min(samples) < max(samples) else 1
+    bins = np.linspace(min(samples), max(samples), _BINS).tolist() if min(samples) < max(samples) else 1
     for index, one in enumerate(timed):
         colour = _COLOURS[index]
         label = f"{one.who}: p50 {show_ms(one.p50_ms)} ms, p99 {show_ms(one.p99_ms)} ms"

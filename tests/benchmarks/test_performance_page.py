@@ -118,14 +118,14 @@ def test_frames_stages_kernels_start_up_and_memory(tmp_path: Path) -> None:
     ]
     assert [row[1:] for row in rows_of(page, "#### Where a tick's time goes")[2:]] == [
         ["`enter`", "tensorrt-rtx split", "5.00", "5.00", "25 %", "5.00"],
-        ["`tick`", "tensorrt-rtx split", "20.00", "20.00", "100 %", ""],
+        ["`tick`", "tensorrt-rtx split", "20.00", "20.00", "100 %"],
     ]
     assert rows_of(page, "#### Beside the tick")[2][1:] == ["`host_tick`", "tensorrt-rtx split", "0.250", "0.251"]
     assert rows_of(page, "#### Kernels")[2:] == [
         ["`streaming_attention-64x64x320`", "10", "1.00", "100.0", "200.00", "2.00", "50 %", "2.00"],
     ]
     assert [row[1:] for row in rows_of(page, "#### Start-up")[2:]] == [
-        ["`restart`", "tensorrt-rtx split", "6.4", ""],
+        ["`restart`", "tensorrt-rtx split", "6.4"],
         ["`export`", "export", "60.0", "5.9"],
     ]
     assert rows_of(page, "#### Memory, tensorrt-rtx split")[2:] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.image import imread
@@ -96,9 +97,9 @@ def test_frames_along_an_axis_beside_pytorch_and_the_limit(tmp_path: Path) -> No
     plots = draw_plots(make_results(tmp_path, *LIMITS, *points))
     assert plots.keys() == {"unet", "latency", "steps", "sizes"}
     (axes,) = plots["steps"].axes
-    drawn = {str(line.get_label()): list(map(tuple, line.get_xydata())) for line in axes.lines}
-    assert drawn["tensorrt-rtx, its best form"] == [(1, 62.5), (2, 62.5)]
-    assert drawn["PyTorch, its best row"] == [(1, 50.0), (2, 50.0)]
+    drawn = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+    assert drawn["tensorrt-rtx, its best form"] == [[1, 62.5], [2, 62.5]]
+    assert drawn["PyTorch, its best row"] == [[1, 50.0], [2, 50.0]]
     assert [rate for _, rate in drawn["limit"]] == pytest.approx([253.7] * 2, abs=0.1)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["T = 1", "T = 2"]
     (axes,) = plots["sizes"].axes
