@@ -5,6 +5,7 @@ Whatever measures or draws is imported by the command that needs it: this file i
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _RESULTS = Path("benchmarks/results")
 _EXTRAS = "bench,cuda,export,onnxruntime"
-_TABLE_WIDTH = 150
-"""Characters; narrower, a table of so many columns can't be read."""
 
 bench = typer.Typer(help="Measure a machine, compare two results, write the performance page.", no_args_is_help=True)
 
@@ -83,6 +82,7 @@ def suite(
     def show(what: str) -> None:
         messages.print(f"[dim]{time.perf_counter() - began:6.1f} s[/]  {escape(what)}", highlight=False, soft_wrap=True)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a time limit ends its processes too
     outcome = run_suite(options, gpu, show=show)
     _print_results(outcome.results)
     output.print(str(outcome.path), soft_wrap=True, highlight=False)
@@ -295,17 +295,11 @@ def _finish(results: ResultsFile, out: Path | None) -> None:
 
 
 def _print_results(results: ResultsFile) -> None:
-    """Show every entry with its time and how far it is from the limit, then what was not run."""
-    from live2diff_trt.benchmarks.printed_results import list_rows
+    """Show every entry in a line, with its time and how far it is from the limit, then what was not run."""
+    from live2diff_trt.benchmarks.printed_results import list_lines
 
-    table = Table()
-    for header in ("name", "backend", "size", "notes"):
-        table.add_column(header, overflow="fold")
-    for header in ("T", "p50 ms", "p99 ms", "× limit", "error"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in list_rows(results.entries):
-        table.add_row(*(escape(cell) for cell in (row.name, row.who, row.size, row.notes)), *row.figures)
-    output.print(table, width=max(output.width, _TABLE_WIDTH))
+    for line in list_lines(results.entries):
+        output.print(escape(line), soft_wrap=True, highlight=False)
     for name, reason in results.not_run.items():
         output.print(f"not run: {escape(name)}: {escape(reason)}", soft_wrap=True, highlight=False)
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,17 +16,16 @@ import torch
 from live2diff_trt.benchmarks import bench_frame, bench_kernels, bench_stages, limits, rows, unet_cases
 from live2diff_trt.benchmarks.limits import LimitSizes
 from live2diff_trt.benchmarks.measures import Extent, measure
-from live2diff_trt.benchmarks.opened_rows import OpenedRows, Place
+from live2diff_trt.benchmarks.opened_rows import Place
 from live2diff_trt.benchmarks.point import BASES, STEP_LISTS, Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.rows import ONNX_ROW, SPLIT, WHOLE
 from live2diff_trt.benchmarks.timing import MeasurementError
-from live2diff_trt.runtime.pipeline import Pipeline
 from tests.runtime.emulated_device import EmulatedGpu, EmulatedStream
 from tests.runtime.emulated_gpu import FLAVOUR, GPU, build_emulated_plans, install_emulated_gpu
 from tests.runtime.emulated_plans import GraphCache
 
-pytestmark = pytest.mark.usefixtures("one_thread", "quickly")
+pytestmark = [pytest.mark.usefixtures("one_thread", "quickly"), pytest.mark.slow]
 
 POINT = replace(BASES["tiny"], seed=3)  # that of the tiny bundle
 EXTENT = Extent(samples=3, steady_ticks=4)
@@ -141,10 +139,9 @@ def test_every_form_of_tensorrt_on_an_emulated_gpu(tiny_bundle: Path, tmp_path: 
 def test_a_point_of_another_t_streams_the_same_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     results = ResultsFile()
     point = replace(POINT, step_list=STEP_LISTS[3])
-    measure(results, point, Place(tiny_bundle, None, None), (ONNX_ROW,), ("unet", "frame"), EXTENT)
-    assert {(entry.name, entry.steps) for entry in results.entries} == {
-        *(("unet_tick", 3), ("frame", 3), ("frame_latency", 3), ("frame_latency_beyond", 3)),
-    }
+    measure(results, point, Place(tiny_bundle, None, None), (ONNX_ROW,), ("unet",), EXTENT)
+    assert [(entry.name, entry.steps) for entry in results.entries] == [("unet_tick", 3)]
+    assert results.not_run == {}
 
 
 def test_what_computes_something_else_is_not_timed(tiny_bundle: Path) -> None:
@@ -154,13 +151,6 @@ def test_what_computes_something_else_is_not_timed(tiny_bundle: Path) -> None:
     assert {entry.backend for entry in results.entries} == {"torch-eager"}
     assert any("unet_tick of onnxruntime" in name for name in results.not_run)
     assert any("frame of onnxruntime" in name for name in results.not_run)
-
-
-def test_a_pipeline_is_opened_once(tiny_bundle: Path) -> None:
-    place = Place(tiny_bundle, None, None)
-    with OpenedRows(POINT, place, ("torch-eager", ONNX_ROW)).opened() as opened:
-        first: dict[Any, Pipeline] = opened.pipelines()
-        assert opened.pipelines() == first
 
 
 def test_rows_that_are_none_are_refused(tiny_bundle: Path) -> None:

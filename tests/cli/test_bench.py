@@ -108,10 +108,8 @@ def test_the_suite_is_told_what_to_measure(tmp_path: Path, monkeypatch: pytest.M
     assert usual.exit_code == 0
     assert "results.json" in usual.stdout
     assert "not run: tensorrt-split: it needs a GPU" in usual.stdout
-    (row,) = [line for line in usual.stdout.splitlines() if line.startswith("│ frame")]
-    assert [cell.strip() for cell in row.strip("│").split("│")][:6] == [
-        *("frame", "torch-eager", "64x64", "tiny, tiny", "2", "20.00"),
-    ]
+    (row,) = [line for line in usual.stdout.splitlines() if line.startswith("frame")]
+    assert row.split() == ["frame", "torch-eager", "64x64", "2", "20.00", "20.00", "tiny,", "tiny"]
     changed = bench(
         *("suite", "--work", "work", "--out", "out", "--preset", "sd15", "--size", "768x512", "--axes", "depth,base"),
         *("--backends", "torch-eager, onnxruntime", "--samples", 5, "--ticks", 9, "--jobs", 6),
