@@ -40,7 +40,8 @@ class PictureSource:
         while True:
             _wait_until(due)
             now = time.perf_counter()
-            due = max(due, now - self._interval) + self._interval  # after a pause, not all that was missed at once
+            # By the clock, so that nothing adds up; but after a pause not at once what was missed.
+            due = (due if now < due + self._interval else now) + self._interval
             self._remember(index, now)
             yield self._pictures[index % len(self._pictures)]
             index += 1

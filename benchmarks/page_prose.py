@@ -25,7 +25,7 @@ turns. `torch-eager` is our network as PyTorch runs it, its caches never moved; 
 a CUDA graph; `torch-compile` compiled, then captured. The error is the length of the difference from what PyTorch
 computes in float32, as a part of that result's length (‖found − wanted‖₂ / ‖wanted‖₂), of the worst row."""
 
-LIMIT = """The limit is {limit} ms: {tflop:.3f} TFLOP at the measured rate of a matrix product ({compute} ms), then
+LIMIT = """The limit is {limit} ms: {tflop:.4g} TFLOP at the measured rate of a matrix product ({compute} ms), then
 {gigabytes:.3g} GB of kv-caches read once at the measured rate of copying ({move} ms). A multiplication and an
 addition are two operations."""
 

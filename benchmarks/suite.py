@@ -22,6 +22,7 @@ from live2diff_trt.benchmarks.rows import ROWS, SPLIT, TENSORRT_ROWS, best_rows,
 from live2diff_trt.benchmarks.suite_parts import WHAT_PLANS_ARE_MADE_BY, fingerprint_run, hash_sources, read_part
 from live2diff_trt.benchmarks.suite_process import Job
 from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, RunCommand, Task, run_tasks
+from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.gpu import Gpu
 
 _STARTUP = "startup"
@@ -95,6 +96,9 @@ def run_suite(
         gpu: of this machine.
         run: runs a process; None: as it is.
         show: told what happens.
+
+    Raises:
+        MeasurementError: start-up can't be measured; nothing is written.
     """
     plan = SuitePlan(options, gpu)
     run = run or ProcessRunner(options.work / "logs", plan.environment)
@@ -110,12 +114,13 @@ def run_suite(
 
     startup, *points = plan.jobs()
     plan.forget_compiled(startup)
-    failed |= _measure(startup, run_and_show)
-    if not failed:  # everything stands on it
-        preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show))
-        for job in points:
-            missing = [task for task in plan.needs(job) if task in preparing]
-            failed |= {_name(job): f"{missing[0]}: {preparing[missing[0]]}"} if missing else _measure(job, run_and_show)
+    problem = _measure(startup, run_and_show).get(_STARTUP)
+    if problem is not None:  # everything stands on it
+        raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
+    preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show))
+    for job in points:
+        missing = [task for task in plan.needs(job) if task in preparing]
+        failed |= {_name(job): f"{missing[0]}: {preparing[missing[0]]}"} if missing else _measure(job, run_and_show)
     _assemble(results, [startup, *points])
     results.not_run.update(failed)
     path = results.write(options.out)

@@ -109,6 +109,8 @@ class TorchPipeline:
             for values in (table.sqrt_alpha, table.sqrt_one_minus_alpha, table.c_skip, table.c_out)
         ]
         self._launch: Callable[[], object] = self.compute
+        if self._stream is not None:
+            torch.cuda.synchronize(self._device)  # all this was done on another stream
 
     def _allocate(self) -> None:
         spec, device = self.spec, self._device

@@ -19,6 +19,7 @@ from live2diff_trt.benchmarks.suite import SuiteOptions, SuitePlan, run_suite
 from live2diff_trt.benchmarks.suite_parts import read_part, write_part
 from live2diff_trt.benchmarks.suite_process import Job
 from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, Task, run_tasks
+from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.gpu import Gpu
 
@@ -122,8 +123,10 @@ def test_a_point_that_fails_leaves_the_others(tmp_path: Path) -> None:
 def test_nothing_is_prepared_if_start_up_failed(tmp_path: Path) -> None:
     processes = FakeProcesses()
     processes.failing = {"measure startup"}
-    outcome = run_suite(options_in(tmp_path), None, run=processes)
-    assert (processes.names, list(outcome.failed)) == (["measure startup"], ["startup"])
+    with pytest.raises(MeasurementError, match="out of memory"):
+        run_suite(options_in(tmp_path), None, run=processes)
+    assert processes.names == ["measure startup"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_point_whose_bundle_failed_is_not_measured(tmp_path: Path) -> None:
