@@ -31,9 +31,9 @@ addition are two operations."""
 
 FRAME = """From uint8 in host memory to uint8 in host memory, depth and both autoencoders included; decoding and
 encoding of the video are not. The interval is that from one finished frame to the next while the next picture is
-always there; FPS is 1000 / ms. PyTorch's rows do the same work: one CUDA graph from picture to picture, pinned
-memory, both pictures of a frame encoded as one batch. The error is that of the first frames' pictures, measured from
-grey, as above."""
+always there; FPS is 1000 / ms. PyTorch's rows do the same work: all but the drawing of noise in one CUDA graph,
+pinned memory, both pictures of a frame encoded as one batch. The error is that of the first frames' pictures, measured
+from grey, as above."""
 
 LATENCY = """From the moment a frame is given to the stream until its picture is in host memory, while frames come
 more slowly than they could be made: a frame waits for T − 1 others to come before its last tick. What is beyond

@@ -87,6 +87,7 @@ def run_suite(
     gpu: Gpu | None,
     *,
     run: RunCommand | None = None,
+    kill: Callable[[], None] = lambda: None,
     show: Callable[[str], None] = lambda _: None,
 ) -> SuiteOutcome:
     """Run the suite, or what is left of it.
@@ -94,14 +95,16 @@ def run_suite(
     Args:
         options: what is measured.
         gpu: of this machine.
-        run: runs a process; None: as it is.
+        run: runs a process; None: as it is. kill: ends what it runs.
         show: told what happens.
 
     Raises:
         MeasurementError: start-up can't be measured; nothing is written.
     """
     plan = SuitePlan(options, gpu)
-    run = run or ProcessRunner(options.work / "logs", plan.environment)
+    if run is None:
+        run = processes = ProcessRunner(options.work / "logs", plan.environment)
+        kill = processes.kill
     results = ResultsFile()
     failed: dict[str, str] = {}
 
@@ -117,7 +120,7 @@ def run_suite(
     problem = _measure(startup, run_and_show).get(_STARTUP)
     if problem is not None:  # everything stands on it
         raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
-    preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show))
+    preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show), kill)
     for job in points:
         missing = [task for task in plan.needs(job) if task in preparing]
         failed |= {_name(job): f"{missing[0]}: {preparing[missing[0]]}"} if missing else _measure(job, run_and_show)

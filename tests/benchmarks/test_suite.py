@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,21 @@ def test_tasks_wait_for_what_they_need() -> None:
     assert run_tasks(tasks, 2, run) == {"b": "it broke", "after b": "what it needs was not made"}
     assert sorted(order) == ["a", "after a", "b"]
     assert run_tasks([], 1, run) == {}
+
+
+def test_an_interruption_ends_what_runs(tmp_path: Path) -> None:
+    runner = ProcessRunner(tmp_path, {})
+
+    def run(name: str, command: list[str]) -> str | None:
+        if name == "interrupt":
+            raise KeyboardInterrupt
+        return runner(name, command)
+
+    began = time.monotonic()
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks([Task("sleep", sleep), Task("interrupt", [])], 2, run, runner.kill)
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
