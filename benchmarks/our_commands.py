@@ -18,7 +18,10 @@ _DEPTHS = {"dpt-hybrid": "midas", "depth-anything-small": "depth-anything"}
 
 
 class Spent(NamedTuple):
-    """What a command took: seconds by the clock, and the largest resident set of its process."""
+    """What a command took: seconds by the clock, and the largest resident set of its process.
+
+    A process begins with the resident set of the one that starts it, so less than that is not seen.
+    """
 
     seconds: float
     peak_resident_bytes: int

@@ -44,6 +44,7 @@ class ProcessRunner:
         self._logs = logs
         self._environment = {**os.environ, **environment}
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._ending = False
 
     def __call__(self, name: str, command: list[str]) -> str | None:
         """Run a command to its end; return why it failed, with the last line of what it said, or None."""
@@ -54,6 +55,8 @@ class ProcessRunner:
             subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment) as process,
         ):
             self._running.add(process)
+            if self._ending:
+                process.kill()
             try:
                 status = process.wait()
             except BaseException:
@@ -67,7 +70,8 @@ class ProcessRunner:
         return f"it ended with {status}: {lines[-1].strip() if lines else 'it said nothing'}"
 
     def kill(self) -> None:
-        """End what is running in any thread."""
+        """End what is running in any thread, and what is started from here on."""
+        self._ending = True
         for process in list(self._running):
             process.kill()
 
