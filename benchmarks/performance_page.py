@@ -1,4 +1,4 @@
-"""``docs/performance.md``: the newest results of each GPU, in tables and plots; nothing in it is by hand."""
+"""``docs/performance.md``: the newest results of each machine, in tables and plots; nothing in it is by hand."""
 
 from __future__ import annotations
 
@@ -6,84 +6,105 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from live2diff_trt.benchmarks import page_prose, tables
-from live2diff_trt.benchmarks.counted_work import UNET_WORK, Stream, find_rates, find_unet_limit_ms
-from live2diff_trt.benchmarks.provenance import describe_run, gpu_of, repeat_command
+from live2diff_trt.benchmarks.axes import find_axes, name_losses, tabulate_axis
+from live2diff_trt.benchmarks.markdown import write_table
+from live2diff_trt.benchmarks.page_sections import PageContext, describe_point, write_section
+from live2diff_trt.benchmarks.provenance import repeat_command
 from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, Entry, Results, ResultsError, read_results, slug
-from live2diff_trt.benchmarks.tables import ATTENTION, find_stages
-from live2diff_trt.benchmarks.timed import Timed, find_streams, find_timed, show_ms
+from live2diff_trt.benchmarks.speed_log import Step
+from live2diff_trt.benchmarks.targets import tabulate_targets
+from live2diff_trt.benchmarks.timed import Stream, find_streams, stream_of
 
 PAGE = "performance.md"
 PLOTS = "plots"
-_ALTERNATIVES = {
-    "unet": "UNet tick by backend",
-    "tick": "where a tick's time goes",
-    "latency": "how interval and latency of frames are distributed",
-}
 
 
 def find_newest(folder: Path = RESULTS_FOLDER) -> list[Results]:
-    """Read the results in a folder (``<gpu>-<date>.json``) and return the newest of each GPU, by the GPU's name.
+    """Read the results in a folder (``<device>-<date>.json``) and return the newest of each device, by its name.
 
     Raises:
-        ResultsError: there are none, or one can't be read or is of a run without a GPU.
+        ResultsError: there are none, or one can't be read.
     """
     found = [read_results(path) for path in sorted(folder.glob("*-????-??-??.json"))]
     if not found:
-        raise ResultsError(f"{folder} holds no results", "Measure with `live2diff-trt bench gpu`, or name their files")
+        raise ResultsError(
+            f"{folder} holds no results", "Measure with `live2diff-trt bench suite`, or name their files"
+        )
     return keep_newest(found)
 
 
 def keep_newest(found: Sequence[Results]) -> list[Results]:
-    """Return the newest results of each GPU, by the GPU's name; raise ResultsError for a run without a GPU."""
-    newest = {gpu_of(results)["name"]: results for results in sorted(found, key=lambda results: results.date)}
-    return [newest[name] for name in sorted(newest)]
+    """Return the newest results of each device: GPUs by their names, then processors."""
+    newest = {results.device: results for results in sorted(found, key=lambda results: results.date)}
+    return sorted(newest.values(), key=lambda results: (results.environment["gpu"] is None, results.device))
 
 
-def write_page(found: Sequence[Results], docs: Path) -> Path:
+def write_page(found: Sequence[Results], steps: Sequence[Step], docs: Path) -> Path:
     """Write the page and its plots, each in place of the last one, and return the page's path."""
     from live2diff_trt.benchmarks.plots import draw_plots, save_plot
 
-    drawn = {
-        plot_name(results, stream, name): figure
-        for results in found
-        for stream in find_streams(results)
-        for name, figure in draw_plots(results, stream).items()
-    }
+    drawn = {plot_name(results, name): figure for results in found for name, figure in draw_plots(results).items()}
+    for left in (docs / PLOTS).glob("*.png"):
+        if left.name not in drawn:
+            left.unlink()
     for name, figure in drawn.items():
         save_plot(figure, docs / PLOTS / name)
     page = docs / PAGE
-    page.write_text(render_page(found, drawn.keys()), encoding="utf-8")
+    page.write_text(render_page(found, steps, drawn.keys()), encoding="utf-8")
     return page
 
 
-def plot_name(results: Results, stream: Stream, name: str) -> str:
+def plot_name(results: Results, name: str) -> str:
     """Return the name of a plot's file."""
-    size = f"{stream.width}x{stream.height}-t{stream.steps}-{stream.dtype}"
-    return f"{slug(gpu_of(results)['name'])}-{size}-{name}.png"
+    return f"{slug(results.device)}-{name}.png"
 
 
-def render_page(found: Sequence[Results], plots: Collection[str]) -> str:
+def render_page(found: Sequence[Results], steps: Sequence[Step], plots: Collection[str]) -> str:
     """Return the page's text; of the plots those are shown that are named."""
-    blocks = [block for results in found for block in _describe_gpu(results, plots)]
+    blocks = [block for results in found for block in _describe_device(results, plots)]
+    blocks += _describe_speed_log(steps)
     return "\n\n".join([page_prose.INTRODUCTION.strip(), *(block for block in blocks if block)]) + "\n"
 
 
-def _describe_gpu(results: Results, plots: Collection[str]) -> Iterator[str]:
-    yield f"## {gpu_of(results)['name']}"
+def _describe_device(results: Results, plots: Collection[str]) -> Iterator[str]:
+    yield f"## {results.device}"
     yield _describe_environment(results)
-    yield from _section(
-        "", "", tables.tabulate_limits(results), results, [entry for entry in results.entries if entry.steps is None]
-    )
-    for stream in find_streams(results):
+    yield _describe_not_run(results)
+    limits = [entry for entry in results.entries if entry.steps is None]
+    yield from write_section("", "", tables.tabulate_limits(results), results, limits)
+    yield name_losses(results)
+    streams = find_streams(results)
+    for stream in streams[:1]:
+        context = PageContext(results, stream, lambda name: _show_plot(results, name, plots))
+        of_base = _timed_entries(results, [stream])
+        targets = tabulate_targets(results, stream)
+        yield from write_section(
+            "Targets", page_prose.TARGETS.format(stream=stream), targets, results, of_base, level=3
+        )
         yield f"### {stream}"
-        for section in (_unet, _frames, _stages, _attention, _start_up, _memory):
-            yield from section(results, stream, plots)
+        yield from describe_point(context)
+    yield from _describe_axes(results, plots)
+
+
+def _describe_axes(results: Results, plots: Collection[str]) -> Iterator[str]:
+    for axis in find_axes(results):
+        entries = _timed_entries(results, axis.streams)
+        table = tabulate_axis(results, axis)
+        yield from write_section(axis.title, page_prose.AXIS, table, results, entries, level=3)
+        yield _show_plot(results, axis.name, plots)
+
+
+def _timed_entries(results: Results, streams: Sequence[Stream]) -> list[Entry]:
+    return [entry for entry in results.entries if stream_of(entry) in streams and entry.samples > 1]
 
 
 def _describe_environment(results: Results) -> str:
-    environment, gpu = results.environment, gpu_of(results)
+    environment, gpu = results.environment, results.environment["gpu"]
+    graphics = (
+        f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}" if gpu else "none"
+    )
     rows = {
-        "GPU": f"{gpu['name']}, compute capability {gpu['compute_capability']}, driver {gpu['driver']}",
+        "GPU": graphics,
         "processor": f"{environment['processor']}, {environment['cores']} cores",
         "system": f"{environment['system']}, Python {environment['python']}",
         "live2diff-trt": environment["live2diff-trt"],
@@ -97,105 +118,29 @@ def _describe_environment(results: Results) -> str:
         "every sample": f"`{RESULTS_FOLDER / results.file_name}`",
         "repeat it with": f"`{repeat_command(results)}`",
     }
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items() if value)])
 
 
-def _unet(results: Results, stream: Stream, plots: Collection[str]) -> Iterator[str]:
-    ticks = find_timed(results, stream, "unet_tick")
-    prose = page_prose.UNET.format(steps=stream.steps)
-    yield from _section("UNet tick", prose, tables.tabulate_unet(results, stream), results, _entries(ticks))
-    yield _name_the_winner(ticks)
-    yield _describe_limit(results, stream) if ticks else ""
-    yield _show_plot(results, stream, "unet", plots)
+def _describe_not_run(results: Results) -> str:
+    lines = [f"- {name}: {reason}" for name, reason in results.not_run.items()]
+    return "\n".join([page_prose.NOT_RUN, "", *lines]) if lines else ""
 
 
-def _name_the_winner(ticks: Sequence[Timed]) -> str:
-    """Say who is faster, PyTorch or TensorRT, each at its best, and who is closer to float32."""
-    ours = [tick for tick in ticks if tick.entry.backend.startswith("tensorrt")]
-    theirs = [tick for tick in ticks if tick.entry.backend.startswith("torch")]
-    if not ours or not theirs:
-        return ""
-    best, other = sorted((min(ours, key=_p50), min(theirs, key=_p50)), key=_p50)
-    winner = "PyTorch" if best.entry.backend.startswith("torch") else "TensorRT"
-    text = (
-        f"**{winner} wins the UNet's tick here**: `{best.who}` takes {show_ms(best.p50_ms)} ms, `{other.who}` "
-        f"{show_ms(other.p50_ms)} ms, {100 * (other.p50_ms / best.p50_ms - 1):.1f} % more."
-    )
-    if best.entry.checked_error is None or other.entry.checked_error is None:
-        return text
-    closer, farther = sorted((best, other), key=lambda tick: tick.entry.checked_error or 0)
-    return (
-        f"{text} Closer to float32 is `{closer.who}`: {closer.entry.checked_error:.1e} against "
-        f"{farther.entry.checked_error:.1e}."
-    )
+def _describe_speed_log(steps: Sequence[Step]) -> list[str]:
+    rows = [(step.title, step.prediction or "–", step.outcome, step.verdict, step.where) for step in steps]
+    table = write_table(("what", "expected", "measured", "verdict", "where"), rows, names=5)
+    return ["## What was tried for speed", page_prose.SPEED_LOG, table] if table else []
 
 
-def _describe_limit(results: Results, stream: Stream) -> str:
-    rates, work = find_rates(results), UNET_WORK.get(stream)
-    limit_ms = find_unet_limit_ms(results, stream)
-    if rates is None or work is None or limit_ms is None:
-        return ""
-    return page_prose.LIMIT.format(
-        limit=show_ms(limit_ms),
-        tflop=work.tflop,
-        compute=show_ms(rates.compute_ms(work)),
-        gigabytes=work.cache_bytes / 1e9,
-        read=show_ms(rates.read_ms(work)),
-        steps=stream.steps,
-    )
+def _show_plot(results: Results, name: str, plots: Collection[str]) -> str:
+    file_name = plot_name(results, name)
+    return f"![{_ALTERNATIVES[name]}, {results.device}]({PLOTS}/{file_name})" if file_name in plots else ""
 
 
-def _frames(results: Results, stream: Stream, plots: Collection[str]) -> Iterator[str]:
-    timed = find_timed(results, stream, "frame") + find_timed(results, stream, "frame_latency")
-    late = {1: "by the call that took it", 2: "by the call after its own"}.get(
-        stream.steps, f"{stream.steps - 1} calls after its own"
-    )
-    prose = page_prose.FRAME.format(late=late)
-    yield from _section("Whole frame", prose, tables.tabulate_frames(results, stream), results, _entries(timed))
-    yield _show_plot(results, stream, "latency", plots)
-
-
-def _stages(results: Results, stream: Stream, plots: Collection[str]) -> Iterator[str]:
-    inside, beside = find_stages(results, stream)
-    table = tables.tabulate_stages(inside)
-    yield from _section("Where a tick's time goes", page_prose.STAGES, table, results, _entries(inside))
-    yield _show_plot(results, stream, "tick", plots)
-    yield from _section("Beside the tick", "", tables.tabulate_beside_tick(beside), results, _entries(beside))
-
-
-def _attention(results: Results, stream: Stream, _: Collection[str]) -> Iterator[str]:
-    kernels = [entry for entry in _entries(find_timed(results, stream, "kernel")) if entry.name.startswith(ATTENTION)]
-    table = tables.tabulate_attention(results, stream)
-    yield from _section("Attention kernel", page_prose.ATTENTION, table, results, kernels)
-
-
-def _start_up(results: Results, stream: Stream, _: Collection[str]) -> Iterator[str]:
-    waits = _entries(find_timed(results, stream, "startup"))
-    yield from _section("Start-up", page_prose.START_UP, tables.tabulate_start_up(results, stream), results, waits)
-
-
-def _memory(results: Results, stream: Stream, _: Collection[str]) -> Iterator[str]:
-    for entry in results.entries:
-        if entry.name == "memory/session" and entry.key[3:] == stream:
-            title = f"Memory, {entry.backend} {entry.form}"
-            yield from _section(title, page_prose.MEMORY, tables.tabulate_memory(entry), results, [entry])
-            yield tables.tabulate_memory_parts(entry)
-
-
-def _section(title: str, prose: str, table: str, results: Results, entries: Sequence[Entry]) -> Iterator[str]:
-    """Yield title, prose, table and where its figures come from, or nothing if the table is empty."""
-    if table:
-        yield from (f"#### {title}" if title else "", prose, table, f"<sub>{describe_run(results, entries)}</sub>")
-
-
-def _show_plot(results: Results, stream: Stream, name: str, plots: Collection[str]) -> str:
-    file_name = plot_name(results, stream, name)
-    return f"![{_ALTERNATIVES[name]}, {stream}]({PLOTS}/{file_name})" if file_name in plots else ""
-
-
-def _entries(timed: Sequence[Timed]) -> list[Entry]:
-    return [one.entry for one in timed]
-
-
-def _p50(timed: Timed) -> float:
-    return timed.p50_ms
+_ALTERNATIVES = {
+    "unet": "UNet tick by backend",
+    "tick": "where a tick's time goes",
+    "latency": "how interval and latency of frames are distributed",
+    "steps": "frames a second over T",
+    "sizes": "frames a second over the size of the picture",
+}

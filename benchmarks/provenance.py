@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from live2diff_trt.benchmarks.results_file import Entry, Results, ResultsError
+from live2diff_trt.benchmarks.results_file import Entry, Results
 
 _SHOWN = ("tensorrt", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "torch")
-_OUR_COMMAND = "live2diff-trt bench gpu"
-# As it is recorded: by the script of the command line, or by the module, which was run itself before there was one.
-_RECORDED = re.compile(rf"^python (-m live2diff_trt\.benchmarks\.bench_gpu|{_OUR_COMMAND})(?= |$)")
-
-
-def gpu_of(results: Results) -> Mapping[str, str]:
-    """Return ``name``, ``driver`` and ``compute_capability`` of the GPU; raise ResultsError if the run had none."""
-    gpu: Mapping[str, str] | None = results.environment["gpu"]
-    if gpu is None:
-        raise ResultsError(f"{results.file_name} was measured without a GPU", "Name results of a GPU")
-    return gpu
+_SHOWN_WHERE_USED = ("onnxruntime", "onnxruntime-gpu")
+_OURS = "live2diff-trt"
+# As it is recorded: by the script of the command line, or by the line of Python that a child process is started with.
+_RECORDED = re.compile(rf"^python ({_OURS}|-c from live2diff_trt\.cli\.main import main; main\(\))(?= |$)")
 
 
 def describe_run(results: Results, entries: Sequence[Entry], *, line_length: int | None = None) -> str:
-    """Return GPU, driver, versions, date, samples and command in one line, or in lines of a length.
-
-    Raises:
-        ResultsError: the results are of a run without a GPU.
-    """
-    gpu = gpu_of(results)
-    versions = results.environment["versions"]
-    shown = [f"{name} {versions[name]}" for name in _SHOWN if name in versions]
-    ours = f"live2diff-trt {results.environment['live2diff-trt']}"
-    text = ", ".join([gpu["name"], f"driver {gpu['driver']}", ours, *shown, results.date, _count_samples(entries)])
+    """Return machine, versions, date, samples and command in one line, or in lines of a length."""
+    environment, gpu = results.environment, results.environment["gpu"]
+    versions = environment["versions"]
+    device = f"{gpu['name']}, driver {gpu['driver']}" if gpu else f"{results.device}, {environment['cores']} cores"
+    ours = f"{_OURS} {environment['live2diff-trt']}"
+    with_onnx = any(entry.backend.startswith("onnxruntime") for entry in entries)
+    names = (*_SHOWN, *_SHOWN_WHERE_USED) if with_onnx else _SHOWN
+    shown = [f"{name} {versions[name]}" for name in names if name in versions]
+    text = ", ".join([device, ours, *shown, results.date, _count_samples(entries)])
     command = repeat_command(results)
     if line_length is None:
         return f"{text}: `{command}`"
@@ -41,7 +33,7 @@ def describe_run(results: Results, entries: Sequence[Entry], *, line_length: int
 
 def repeat_command(results: Results) -> str:
     """Return the command that repeats a run."""
-    return _RECORDED.sub(_OUR_COMMAND, results.command)
+    return _RECORDED.sub(_OURS, results.command)
 
 
 def _count_samples(entries: Sequence[Entry]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -55,12 +54,6 @@ def read_clocks() -> dict[str, str] | None:
 def command_line() -> str:
     """Return the command that is running; of absolute paths only the last part is kept."""
     return " ".join(["python", *(_without_folders(argument) for argument in sys.orig_argv[1:])])
-
-
-def write_record(path: Path, figures: dict[str, Any]) -> None:
-    """Write figures as JSON, with the machine and the command line that was run."""
-    record = {"command": command_line(), "machine": describe_machine(), **figures}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _query_gpu(properties: dict[str, str]) -> dict[str, str] | None:

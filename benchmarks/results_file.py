@@ -11,15 +11,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.record import command_line, describe_machine, read_clocks
 from live2diff_trt.benchmarks.timing import MeasurementError, percentiles
 from live2diff_trt.bundle.errors import Live2DiffError
-from live2diff_trt.bundle.spec import StreamSpec
 
 RESULTS_FOLDER = Path("benchmarks/results")
 """From the repository's root."""
 
-_NAME = re.compile(r"unet_tick|frame|frame_latency|(stage|kernel|startup|memory)/[a-z0-9_.-]+")
+_NAME = re.compile(
+    r"unet_tick|frame|frame_latency|frame_latency_beyond|(stage|kernel|startup|memory|quality)/[a-z0-9_.-]+"
+)
 _CONTENTS = {"environment", "command", "entries"}
 _ENVIRONMENT = {
     *("processor", "cores", "gpu", "system", "python", "live2diff-trt", "versions"),
@@ -41,6 +43,8 @@ class EntryKey(NamedTuple):
     height: int | None
     width: int | None
     dtype: str | None
+    autoencoder: str | None
+    depth: str | None
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,19 @@ class Entry:
     """One figure of one backend.
 
     Attributes:
-        name: ``unet_tick``, ``frame``, ``frame_latency``, or what comes after ``stage/``, ``kernel/``, ``startup/``
-            or ``memory/``.
+        name: ``unet_tick``; ``frame``, the interval between finished frames at saturation; ``frame_latency``, from a
+            frame's arrival until it is delivered; ``frame_latency_beyond``, without the T − 1 ticks that it has to
+            wait for; or what comes after ``stage/``, ``kernel/``, ``startup/``, ``memory/`` or ``quality/``.
         backend: who did the work, as in ``tensorrt-rtx`` or ``torch-graph``.
         form: in which form, as in ``split``; None where the backend has one only.
         steps, height, width, dtype: T, pixels and floating-point type of the stream; None where there was no stream.
-        p50_ms, p99_ms: of the samples; None where nothing was timed (``memory/…``): then the figure is in ``notes``.
+        p50_ms, p99_ms: of the samples; None where nothing was timed (``memory/…``, ``quality/…``): then the figure is
+            in ``notes``.
         samples: how many.
         checked_error: largest deviation from the reference result of the run that was timed; None: not checked.
-        notes: whatever else is needed to read the figure, JSON values, with units in the names.
+        notes: whatever else is needed to read the figure, JSON values, with units in the names: the kinds of
+            ``autoencoder`` and ``depth`` network; what is counted (``tflop``, ``cache_bytes``,
+            ``bytes_read_and_written``).
         raw_ms: every sample, rounded to 4 digits.
 
     Raises:
@@ -80,13 +88,24 @@ class Entry:
     @property
     def key(self) -> EntryKey:
         """What is measured, without the figures."""
-        return EntryKey(self.name, self.backend, self.form, self.steps, self.height, self.width, self.dtype)
+        return EntryKey(
+            self.name,
+            self.backend,
+            self.form,
+            self.steps,
+            self.height,
+            self.width,
+            self.dtype,
+            self.notes.get("autoencoder"),
+            self.notes.get("depth"),
+        )
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise MeasurementError(
                 f"no entry is called {self.name!r}",
-                "Use unet_tick, frame, frame_latency, or stage/, kernel/, startup/ or memory/ and a lower-case name",
+                "Use unet_tick, frame, frame_latency, frame_latency_beyond, or stage/, kernel/, startup/, memory/ or "
+                "quality/ and a lower-case name",
             )
         if self.checked_error is not None and not math.isfinite(self.checked_error):
             raise MeasurementError(
@@ -115,6 +134,16 @@ class Results:
         """The day of the run in UTC, as in ``2026-11-23``."""
         return str(self.environment["date"])
 
+    @property
+    def device(self) -> str:
+        """Name of the GPU; of the processor where there was none."""
+        return device_name(self.environment)
+
+    @property
+    def not_run(self) -> Mapping[str, str]:
+        """What was asked for and not measured, and why."""
+        return self.environment.get("not_run", {})
+
 
 def read_results(path: Path) -> Results:
     """Read what ``ResultsFile.write`` wrote.
@@ -126,10 +155,10 @@ def read_results(path: Path) -> Results:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} can't be read: {error}", "Name a JSON file that `bench gpu` wrote") from error
+        raise ResultsError(f"{path} can't be read: {error}", "Name a JSON file that `bench suite` wrote") from error
     if not _is_results(contents):
         raise _of_another_format(path)
-    entries = tuple(_read_entry(path, entry) for entry in contents["entries"])
+    entries = tuple(read_entry(path, entry) for entry in contents["entries"])
     keys = [entry.key for entry in entries]
     for key in keys:
         if keys.count(key) > 1:
@@ -147,7 +176,8 @@ def _is_results(contents: object) -> bool:
     )
 
 
-def _read_entry(path: Path, entry: object) -> Entry:
+def read_entry(path: Path, entry: object) -> Entry:
+    """Return an entry as it was written to a file, which errors name; raise ResultsError or MeasurementError."""
     if not isinstance(entry, dict) or set(entry) != {column.name for column in fields(Entry)}:
         raise _of_another_format(path)
     if entry["p50_ms"] is not None and not (isinstance(entry["p50_ms"], float | int) and entry["p50_ms"] > 0):
@@ -157,7 +187,7 @@ def _read_entry(path: Path, entry: object) -> Entry:
 
 def _of_another_format(path: Path) -> ResultsError:
     return ResultsError(
-        f"{path} is not a results file, or of another format", "Name a JSON file that `bench gpu` wrote"
+        f"{path} is not a results file, or of another format", "Name a JSON file that `bench suite` wrote"
     )
 
 
@@ -166,10 +196,12 @@ class ResultsFile:
 
     Attributes:
         entries: in the order in which they were added.
+        not_run: what was asked for and not measured, and why.
     """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.not_run: dict[str, str] = {}
         self._machine = describe_machine()
         self._date = datetime.now(timezone.utc).date().isoformat()
         self._clocks_before = read_clocks()
@@ -177,49 +209,44 @@ class ResultsFile:
     @property
     def file_name(self) -> str:
         """``<gpu>-<date>.json``; the processor's name stands in where there is no GPU."""
-        gpu = self._machine["gpu"]
-        return f"{slug(gpu['name'] if gpu else self._machine['processor'])}-{self._date}.json"
+        return f"{slug(device_name(self._machine))}-{self._date}.json"
 
     def add_samples(
         self,
         name: str,
         backend: str,
         form: str | None,
-        spec: StreamSpec | None,
+        point: Point | None,
         samples_ms: Sequence[float],
         checked_error: float | None = None,
         **notes: Any,
     ) -> Entry:
         """Add what was timed, and return it; raise MeasurementError where ``Entry`` or ``percentiles`` does."""
         middle, late = percentiles(samples_ms)
-        entry = Entry(
+        return self._add(
             name,
             backend,
             form,
-            **_describe_stream(spec),
+            point,
+            notes,
             p50_ms=round(middle, 4),
             p99_ms=round(late, 4),
             samples=len(samples_ms),
             checked_error=checked_error,
-            notes=notes,
             raw_ms=[round(float(sample), 4) for sample in samples_ms],
         )
-        self.entries.append(entry)
-        return entry
 
-    def add_figure(self, name: str, backend: str, form: str | None, spec: StreamSpec | None, **notes: Any) -> Entry:
+    def add_figure(self, name: str, backend: str, form: str | None, point: Point | None, **notes: Any) -> Entry:
         """Add what was not timed, bytes for example, and return it; raise MeasurementError where ``Entry`` does."""
-        entry = Entry(
-            name,
-            backend,
-            form,
-            **_describe_stream(spec),
-            p50_ms=None,
-            p99_ms=None,
-            samples=0,
-            checked_error=None,
-            notes=notes,
+        return self._add(
+            name, backend, form, point, notes, p50_ms=None, p99_ms=None, samples=0, checked_error=None, raw_ms=[]
         )
+
+    def _add(
+        self, name: str, backend: str, form: str | None, point: Point | None, notes: dict[str, Any], **figures: Any
+    ) -> Entry:
+        stream, networks = _describe_point(point)
+        entry = Entry(name, backend, form, **stream, **figures, notes={**networks, **notes})
         self.entries.append(entry)
         return entry
 
@@ -230,26 +257,41 @@ class ResultsFile:
             "date": self._date,
             "clocks_before": self._clocks_before,
             "clocks_after": read_clocks(),
+            "not_run": self.not_run,
         }
         contents = {
             "environment": environment,
             "command": command_line(),
             "entries": [asdict(entry) for entry in self.entries],
         }
-        text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file_name
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        return partial.replace(path)
+        write_json(path, contents)
+        return path
 
 
-def slug(gpu_name: str) -> str:
+def write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write a file in one go: it is there complete, or as it was. Folders above it are made."""
+    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def device_name(environment: Mapping[str, Any]) -> str:
+    """Return the GPU's name of what ``describe_machine`` returned; the processor's where there is none."""
+    gpu = environment["gpu"]
+    return str(gpu["name"] if gpu else environment["processor"])
+
+
+def slug(device: str) -> str:
     """Return a name that may stand in a file's: ``NVIDIA H200`` → ``nvidia-h200``."""
-    return re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
-def _describe_stream(spec: StreamSpec | None) -> dict[str, Any]:
-    if spec is None:
-        return {"steps": None, "height": None, "width": None, "dtype": None}
-    return {"steps": spec.steps, "height": spec.height, "width": spec.width, "dtype": spec.dtype}
+def _describe_point(point: Point | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an entry's columns and notes that say what was streamed."""
+    if point is None:
+        return dict.fromkeys(("steps", "height", "width", "dtype")), {}
+    stream = {"steps": point.steps, "height": point.height, "width": point.width, "dtype": point.dtype}
+    return stream, {"autoencoder": point.autoencoder, "depth": point.depth}

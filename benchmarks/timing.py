@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from live2diff_trt.bundle.errors import Live2DiffError
 if TYPE_CHECKING:
     import torch
     from cuda.core import Event, Stream
+
+
+Name = TypeVar("Name")
+"""Of something that is timed."""
 
 
 class MeasurementError(Live2DiffError):
@@ -149,8 +153,8 @@ def time_gpu(
 
 
 def interleave(
-    cases: Mapping[str, Case], *, samples: int = 200, block: int = 20, settle: int = 3
-) -> dict[str, list[float]]:
+    cases: Mapping[Name, Case], *, samples: int = 200, block: int = 20, settle: int = 3
+) -> dict[Name, list[float]]:
     """Time several cases in turns, a block of launches at a time, so that a drift of the clocks meets all alike.
 
     Args:
@@ -167,7 +171,7 @@ def interleave(
     """
     if samples < 1 or block < 1:
         raise MeasurementError(f"{samples} samples in blocks of {block} measure nothing", "Ask for one or more of each")
-    gathered: dict[str, list[float]] = {name: [] for name in cases}
+    gathered: dict[Name, list[float]] = {name: [] for name in cases}
     for begin in range(0, samples, block):
         for name, case in cases.items():
             for _ in range(settle):

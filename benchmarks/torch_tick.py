@@ -6,34 +6,21 @@ is a few integers in device buffers, so that a tick can be captured into a CUDA 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.export.presets import Preset
-from live2diff_trt.export.weights_source import RandomWeights
-from live2diff_trt.model.temporal_attention import KeyValue, PositionTables, TemporalAttend
+from live2diff_trt.model.temporal_attention import KeyValue, PositionTables, WarmUpAttend
 from live2diff_trt.model.unet import CausalUNet, Conditions
 from live2diff_trt.runtime.kv_ring import Array, KeyValues
 from live2diff_trt.runtime.kv_window import KvWindow
 
-AttendName = Literal["products", "sdpa"]
 _TICKS_BEFORE_CAPTURE = 3
-_MOST_HEADS = 65535
-"""The memory-efficient kernel of PyTorch launches one block in y a head; CUDA allows so many."""
-
-
-def build_reference_unet(preset: Preset, seed: int, dtype: torch.dtype, device: torch.device) -> CausalUNet:
-    """Return the UNet whose weights an export with ``--random-weights`` of that seed and dtype puts in its bundle."""
-    return RandomWeights(seed).unet(preset, dtype).to(device)
 
 
 class WindowBuffers:
@@ -69,10 +56,13 @@ class WindowBuffers:
         self.bias.copy_(torch.from_numpy(bias), non_blocking=True)
 
 
-class _RingAttend(ABC):
+class RingAttend:
     """Writes a temporal attention's new slot into its cache, in place, then attends over the whole cache.
 
-    Equal to ``StreamingAttend`` and a ring that is written after it, for rows that all hold a real frame.
+    Equal to ``StreamingAttend`` and a ring that is written after it, for rows that hold a real frame. One query per
+    position: a score is a product and a sum, which a compiler fuses, so that each cache is read once. PyTorch's fused
+    attention over the same caches was slower in every row (20.6 against 11.9 ms compiled, 28.0 against 27.2 ms in a
+    graph, on an H200 at the base point).
     """
 
     def __init__(self, past: Mapping[str, KeyValue], window: WindowBuffers, heads: int) -> None:
@@ -86,98 +76,48 @@ class _RingAttend(ABC):
         past_k, past_v = self._past[place]
         past_k[window.rows, window.write_slot] = k
         past_v[window.rows, window.write_slot] = v
-        return self._attend(q + tables.q[window.position].unsqueeze(1), past_k, past_v, tables)
-
-    @abstractmethod
-    def _attend(self, q: Tensor, past_k: Tensor, past_v: Tensor, tables: PositionTables) -> Tensor:
-        """Attend over the caches, in which the row's own frame is by now; q has its position already."""
+        # Scores and weights: [rows, window, positions, heads].
+        keys = self._by_head(past_k + tables.k[window.slot_position].unsqueeze(2))
+        values = self._by_head(past_v + tables.v[window.slot_position].unsqueeze(2))
+        here_q = q + tables.q[window.position].unsqueeze(1)
+        queries = self._by_head(here_q * (q.shape[-1] // self._heads) ** -0.5).unsqueeze(1)
+        scores = (queries * keys).sum(-1) + window.bias[:, :, None, None]
+        weights = scores.softmax(dim=1, dtype=torch.float32).to(q.dtype)
+        return (weights.unsqueeze(-1) * values).sum(1).flatten(2)
 
     def _by_head(self, tensor: Tensor) -> Tensor:
         """[…, channels] → […, heads, channels of a head]."""
         return tensor.unflatten(-1, (self._heads, -1))
 
 
-class ProductsRingAttend(_RingAttend):
-    """One query per position: a score is a product and a sum. A compiler fuses these; each cache is then read once."""
-
-    def _attend(self, q: Tensor, past_k: Tensor, past_v: Tensor, tables: PositionTables) -> Tensor:
-        # Scores and weights: [rows, window, positions, heads].
-        slot_position = self._window.slot_position
-        keys = self._by_head(past_k + tables.k[slot_position].unsqueeze(2))
-        values = self._by_head(past_v + tables.v[slot_position].unsqueeze(2))
-        queries = self._by_head(q * (q.shape[-1] // self._heads) ** -0.5).unsqueeze(1)
-        scores = (queries * keys).sum(-1) + self._window.bias[:, :, None, None]
-        weights = scores.softmax(dim=1, dtype=torch.float32).to(q.dtype)
-        return (weights.unsqueeze(-1) * values).sum(1).flatten(2)
-
-
-class SdpaRingAttend(_RingAttend):
-    """PyTorch's fused attention, one problem per position and head.
-
-    The keys' positions are not added to the keys but to the scores, q · (k + pe) = q · k + q · pe, as part of the mask.
-    So the keys are read where they are and once; the values are copied with their positions.
-    """
-
-    def _attend(self, q: Tensor, past_k: Tensor, past_v: Tensor, tables: PositionTables) -> Tensor:
-        slot_position = self._window.slot_position
-        queries = self._by_head(q).transpose(1, 2)  # [rows, heads, positions, channels of a head]
-        key_tables = self._by_head(tables.k[slot_position]).permute(0, 2, 3, 1)  # [rows, heads, channels, window]
-        position_scores = (queries @ key_tables) * queries.shape[-1] ** -0.5
-        mask = (position_scores + self._window.bias[:, None, None, :]).transpose(1, 2).flatten(1, 2)
-        out = scaled_dot_product_attention(
-            self._by_head(q).flatten(1, 2).unsqueeze(2),
-            self._slots_inside(past_k),
-            self._slots_inside(past_v + tables.v[slot_position].unsqueeze(2)),
-            attn_mask=mask.unsqueeze(2),
-        )
-        return out.reshape(q.shape)
-
-    def _slots_inside(self, past: Tensor) -> Tensor:
-        """[rows, window, positions, channels] → [rows, positions · heads, window, channels of a head], a view."""
-        return self._by_head(past).flatten(2, 3).transpose(1, 2)
-
-
-class _MakeAttend(Protocol):
-    def __call__(self, past: Mapping[str, KeyValue], window: WindowBuffers, heads: int) -> TemporalAttend: ...
-
-
-_ATTENDS: dict[AttendName, _MakeAttend] = {"products": ProductsRingAttend, "sdpa": SdpaRingAttend}
-
-
 class TorchTick:
-    """One tick of all rows on static device buffers; every row holds a real frame.
+    """One tick of all rows on static device buffers. A row without a real frame computes something and leaves no trace.
 
     Args:
-        unet: moved to ``device`` and its convolutions to channels last, in place.
+        unet: on a CUDA device, or on the CPU. On CUDA, cuDNN is told to search for its fastest convolutions, for the
+            whole process.
         spec: of the stream; its dtype is that of every buffer, and must be that of the weights.
-        device: a CUDA device, or the CPU, where tests run. On CUDA, cuDNN is told to search for its fastest
-            convolutions, for the whole process.
-        attend: which form of temporal attention; which one is faster depends on whether it is compiled.
-        channels_last: whether convolutions work on channels-last tensors.
 
     Attributes:
         past: place → (k, v), each [rows, window, positions, channels], the caches.
-        model_output: [rows, latent channels, height, width], written by ``step``.
+        sample: [rows, latent channels, height, width], an input; its owner changes it in place.
+        depth_features: [rows, depth channels, height, width], alike.
+        model_output: as sample, written by ``step``.
 
     Raises:
-        MeasurementError: the weights have another dtype, or the size is too large for that form of attention.
+        MeasurementError: the weights have another dtype.
     """
 
-    def __init__(
-        self,
-        unet: CausalUNet,
-        spec: StreamSpec,
-        device: torch.device,
-        *,
-        attend: AttendName = "sdpa",
-        channels_last: bool = True,
-    ) -> None:
-        dtype = getattr(torch, spec.dtype)
-        _check(unet, spec, dtype, attend)
+    def __init__(self, unet: CausalUNet, spec: StreamSpec) -> None:
+        weight = unet.conv_in.weight
+        dtype, device = getattr(torch, spec.dtype), weight.device
+        if weight.dtype != dtype:
+            raise MeasurementError(
+                f"the weights are {weight.dtype}, the stream is {spec.dtype}", "Build both with one dtype"
+            )
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._unet: CausalUNet = unet.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]  # torch leaves this keyword out of its annotations
+        self._unet = unet
         self._spec = spec
         self._device = device
         self._window = KvWindow(spec.steps, spec.window, spec.sink)
@@ -199,10 +139,10 @@ class TorchTick:
             entry.name: (zeros(spec.prompt_tokens, entry.channels), zeros(spec.prompt_tokens, entry.channels))
             for entry in spec.prompt_kvs
         }
-        self._sample = zeros(*spec.latent_shape).contiguous(memory_format=memory_format)
-        self._depth_features = zeros(*spec.depth_features_shape).contiguous(memory_format=memory_format)
+        self.sample = zeros(*spec.latent_shape).contiguous(memory_format=torch.channels_last)
+        self.depth_features = zeros(*spec.depth_features_shape).contiguous(memory_format=torch.channels_last)
         self.model_output = zeros(*spec.latent_shape)
-        self._conditions = Conditions(self._time, self._prompt, _ATTENDS[attend](self.past, self._buffers, spec.heads))
+        self._conditions = Conditions(self._time, self._prompt, RingAttend(self.past, self._buffers, spec.heads))
         self._network: Callable[[Tensor, Tensor, Conditions], Tensor] = self._unet
         self._buffers.upload(self._window)
 
@@ -216,7 +156,7 @@ class TorchTick:
     @torch.inference_mode()
     def set_prompt(self, text_embeddings: Array) -> None:
         """Compute keys and values of every cross-attention for one prompt, [1, tokens, channels], in place."""
-        embeddings = torch.from_numpy(text_embeddings).to(self._device, self._sample.dtype)
+        embeddings = torch.from_numpy(text_embeddings).to(self._device, self.sample.dtype)
         for place, projected in self._unet.embed_prompt(embeddings).items():
             for buffer, tensor in zip(self._prompt[place], projected, strict=True):
                 buffer.copy_(tensor.expand_as(buffer))
@@ -230,9 +170,14 @@ class TorchTick:
         for pair in self.past.values():
             for tensor in pair:
                 tensor.normal_(generator=generator)
-        self._window.reset()
+        self.reset()
         for _ in range(count):
             self._window.advance([True] * self._spec.steps)
+        self._buffers.upload(self._window)
+
+    def reset(self) -> None:
+        """Forget every frame. What the caches hold is hidden until it is overwritten."""
+        self._window.reset()
         self._buffers.upload(self._window)
 
     def past_numpy(self) -> KeyValues:
@@ -241,8 +186,8 @@ class TorchTick:
 
     def load(self, sample: Array, depth_features: Array) -> None:
         """Copy one tick's inputs to the device: latents and embedded depth, [rows, channels, height, width] each."""
-        self._sample.copy_(torch.from_numpy(sample), non_blocking=True)
-        self._depth_features.copy_(torch.from_numpy(depth_features), non_blocking=True)
+        self.sample.copy_(torch.from_numpy(sample), non_blocking=True)
+        self.depth_features.copy_(torch.from_numpy(depth_features), non_blocking=True)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -250,48 +195,58 @@ class TorchTick:
 
         Until ``advance``, another step writes the same slot and gives the same result.
         """
-        self.model_output.copy_(self._network(self._sample, self._depth_features, self._conditions))
+        self.model_output.copy_(self._network(self.sample, self.depth_features, self._conditions))
 
-    def advance(self) -> None:
-        """Count one more frame in every row and upload what the next tick needs. Does not wait."""
-        self._window.advance([True] * self._spec.steps)
+    def advance(self, active: Sequence[bool]) -> None:
+        """Count one more frame in each row that held a real one, and upload what the next tick needs. Does not wait."""
+        self._window.advance(active)
         self._buffers.upload(self._window)
 
-    def compile(self, *, mode: str | None = None, backend: str = "inductor") -> None:
-        """Let torch.compile compile the network, as one graph, at the next step."""
-        self._network = torch.compile(self._unet, fullgraph=True, dynamic=False, mode=mode, backend=backend)
+    def embed_depth(self, depth_latents: Tensor) -> Tensor:
+        """Map depth latents, [frames, channels, height, width], to depth features."""
+        return self._unet.embed_depth(depth_latents)
 
-    def capture(self) -> Callable[[], None]:
-        """Capture a step into a CUDA graph and return its replay, which does what ``step`` does.
+    def warm_up(self, row: int, sample: Tensor, depth_features: Tensor) -> Tensor:
+        """Run the warm-up frames at a row's denoising step and fill that row's sink in place.
 
-        Steps, prompt, inputs and window may change between replays: all buffers stay where they are. Replay only as
-        long as this object lives, which owns them.
+        Args:
+            row: whose step and sink.
+            sample: [sink, latent channels, height, width].
+            depth_features: [sink, depth channels, height, width].
 
-        Raises:
-            MeasurementError: the device is not a GPU.
+        Returns:
+            The model's output, of the sample's shape.
         """
-        if self._device.type != "cuda":
-            raise MeasurementError(f"a tick on {self._device.type} can't be captured", "Time step itself there")
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):  # compiles, finds the fastest convolutions, and allocates
-            for _ in range(_TICKS_BEFORE_CAPTURE):
-                self.step()
-        torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            self.step()
-        return graph.replay
+        frames = len(sample)
+        attend = WarmUpAttend(self._spec.heads)
+        time = {place: tensor[row].expand(frames, -1) for place, tensor in self._time.items()}
+        prompt = {
+            place: (k[:1].expand(frames, -1, -1), v[:1].expand(frames, -1, -1))
+            for place, (k, v) in self._prompt.items()
+        }
+        model_output = self._unet(sample, depth_features, Conditions(time, prompt, attend))
+        for place, pair in attend.new.items():
+            for past, new in zip(self.past[place], pair, strict=True):
+                past[row, :frames] = new
+        return model_output
+
+    def compile(self, *, backend: str = "inductor") -> None:
+        """Let torch.compile compile the network, as one graph, at the next step."""
+        self._network = torch.compile(self._unet, fullgraph=True, dynamic=False, backend=backend)
 
 
-def _check(unet: CausalUNet, spec: StreamSpec, dtype: torch.dtype, attend: AttendName) -> None:
-    if unet.conv_in.weight.dtype != dtype:
-        raise MeasurementError(
-            f"the weights are {unet.conv_in.weight.dtype}, the stream is {spec.dtype}", "Build both with one dtype"
-        )
-    heads = spec.heads * max(cache.positions for cache in spec.kv_caches)
-    if attend == "sdpa" and heads > _MOST_HEADS:
-        raise MeasurementError(
-            f"{spec.width}x{spec.height} has {heads} pairs of position and head, more than {_MOST_HEADS}",
-            "Use attend='products' at this size",
-        )
+def capture(work: Callable[[], None], stream: torch.cuda.Stream) -> Callable[[], None]:
+    """Capture work on static buffers into a CUDA graph; return its replay on the stream that is current then.
+
+    The work runs a few times first: it compiles, finds the fastest convolutions, and allocates. Replay only as long as
+    the owner of the buffers lives.
+    """
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        for _ in range(_TICKS_BEFORE_CAPTURE):
+            work()
+    torch.cuda.synchronize(stream.device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return graph.replay

@@ -1,10 +1,13 @@
-"""``live2diff-trt bench``: measures a GPU, compares two results, and writes the performance page.
+"""``live2diff-trt bench``: measures a machine, compares two results, and writes the performance page.
 
 Whatever measures or draws is imported by the command that needs it: this file is part of every command line.
 """
 
 from __future__ import annotations
 
+import signal
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,18 +15,25 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from live2diff_trt.bundle.errors import Live2DiffError, SpecError
-from live2diff_trt.cli.choices import FormOption
-from live2diff_trt.cli.console import messages, output
+from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.cli.console import messages, output, read_size
 from live2diff_trt.cli.export import PresetChoice
 
 if TYPE_CHECKING:
     from live2diff_trt.benchmarks.compare import Comparison, Difference, Pair
-    from live2diff_trt.benchmarks.results_file import EntryKey
+    from live2diff_trt.benchmarks.results_file import EntryKey, ResultsFile
 
 _RESULTS = Path("benchmarks/results")
+_EXTRAS = "bench,cuda,export,onnxruntime"
 
-bench = typer.Typer(help="Measure a GPU, compare two results, write the performance page.", no_args_is_help=True)
+bench = typer.Typer(help="Measure a machine, compare two results, write the performance page.", no_args_is_help=True)
+
+BundleArgument = Annotated[Path, typer.Argument(help="Folder of the bundle; its weights random.")]
+PlansOption = Annotated[Path | None, typer.Option(help="Root of the plan store; a cache of the user's.")]
+RowsOption = Annotated[str | None, typer.Option("--backends", help="Backends, with commas between; all.")]
+SamplesOption = Annotated[int, typer.Option(min=1, help="Samples of each figure.")]
+AutoencoderOption = Annotated[str | None, typer.Option(help="The bundle's autoencoder, if it is not its preset's.")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder to write a results file to.")]
 
 
 class BenchmarksMissingError(Live2DiffError):
@@ -31,33 +41,172 @@ class BenchmarksMissingError(Live2DiffError):
 
 
 @bench.command()
-def gpu(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; its weights random.")],
-    plans: Annotated[Path, typer.Option(help="Root of the plan store.")],
-    preset: Annotated[PresetChoice, typer.Option(help="What the bundle was exported from.")] = PresetChoice.sd15,
-    seed: Annotated[int, typer.Option(help="Of its random weights.")] = 0,
-    forms: Annotated[str, typer.Option(help="Forms to measure, with commas between.")] = "split,whole",
-    samples: Annotated[int, typer.Option(min=1, help="Samples of each figure.")] = 200,
-    torch_rows: Annotated[bool, typer.Option(help="Whether PyTorch is measured beside.")] = True,
+def suite(
+    work: Annotated[Path, typer.Option(help="Folder of bundles, plans and parts; what was interrupted goes on there.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = _RESULTS,
+    preset: Annotated[PresetChoice | None, typer.Option(help="Of the base point; tiny without a GPU.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the base point.")] = None,
+    axes: Annotated[
+        str, typer.Option(help="Which points: base, and away from it steps, sizes, autoencoder, depth.")
+    ] = "base,steps,sizes,autoencoder,depth",
+    backends: RowsOption = None,
+    samples: SamplesOption = 200,
+    ticks: Annotated[int, typer.Option(min=2, help="Ticks in a row, of which the steadiness is told.")] = 2000,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that prepare at a time; measured is one by one.")] = 1,
+    clip: Annotated[Path | None, typer.Option(help="A real video, for --quality.")] = None,
+    quality: Annotated[
+        list[str] | None, typer.Option(help="NAME:FIELD=VALUE,…: options of TensorRT to compare with the usual ones.")
+    ] = None,
 ) -> None:
-    """Measure PyTorch and TensorRT side by side, then whole frames, stages, kernels, start-up and memory."""
-    known = _read_forms(forms)
+    """Measure the base point with every backend, then one axis at a time; exit 1 if something failed."""
     try:
-        from live2diff_trt.benchmarks.bench_gpu import bench_gpu
+        from live2diff_trt.benchmarks.suite import run_suite
+        from live2diff_trt.benchmarks.suite_options import choose_options
     except ImportError as error:
-        raise _missing(error, "export,tensorrt-rtx") from error
-    path = bench_gpu(
-        bundle,
-        plans,
-        preset=preset.value,
-        seed=seed,
-        forms=tuple(form.value for form in known),
+        raise _missing(error, _EXTRAS) from error
+    options, gpu = choose_options(
+        work,
+        out,
+        preset=None if preset is None else preset.value,
+        size=None if size is None else read_size(size),
+        axes=_split(axes),
+        rows=None if backends is None else _split(backends),
         samples=samples,
-        torch_rows=torch_rows,
-        out=out,
+        steady_ticks=ticks,
+        jobs=jobs,
+        clip=clip,
+        quality=tuple(quality or ()),
     )
-    output.print(str(path), soft_wrap=True, highlight=False)
+    began = time.perf_counter()
+
+    def show(what: str) -> None:
+        messages.print(f"[dim]{time.perf_counter() - began:6.1f} s[/]  {escape(what)}", highlight=False, soft_wrap=True)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a time limit ends its processes too
+    outcome = run_suite(options, gpu, show=show)
+    _print_results(outcome.results)
+    output.print(str(outcome.path), soft_wrap=True, highlight=False)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@bench.command()
+def unet(
+    bundle: BundleArgument,
+    plans: PlansOption = None,
+    backends: RowsOption = None,
+    samples: SamplesOption = 200,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Measure one tick of the UNet, every backend on the same inputs, in turns."""
+    _measure_bundle(("limits", "unet"), bundle, plans, backends, samples, autoencoder, out)
+
+
+@bench.command()
+def frame(
+    bundle: BundleArgument,
+    plans: PlansOption = None,
+    backends: RowsOption = None,
+    samples: SamplesOption = 200,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Measure whole frames, from uint8 in host memory to uint8 in host memory: how many, and how late."""
+    _measure_bundle(("limits", "frame"), bundle, plans, backends, samples, autoencoder, out)
+
+
+@bench.command()
+def stages(
+    bundle: BundleArgument,
+    plans: PlansOption = None,
+    backends: RowsOption = None,
+    samples: SamplesOption = 200,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Measure where a tick's time goes, the host's time and warm-up."""
+    _measure_bundle(("limits", "stages"), bundle, plans, backends, samples, autoencoder, out)
+
+
+@bench.command()
+def kernels(
+    bundle: BundleArgument,
+    plans: PlansOption = None,
+    samples: SamplesOption = 200,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Measure our own kernels against the rate of copying. Needs a GPU and plans in the split form."""
+    _measure_bundle(("limits", "kernels"), bundle, plans, "tensorrt-split", samples, autoencoder, out)
+
+
+@bench.command()
+def memory(
+    bundle: BundleArgument,
+    plans: PlansOption = None,
+    backends: RowsOption = None,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Measure what a session takes of the GPU's memory, beside the estimate of it."""
+    _measure_bundle(("memory",), bundle, plans, backends, 1, autoencoder, out)
+
+
+@bench.command()
+def startup(
+    preset: Annotated[PresetChoice | None, typer.Option(help="What is exported; tiny without a GPU.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT.")] = None,
+    out: OutOption = None,
+) -> None:
+    """Measure export, build, first opening and restart, each in a process of its own. Makes 3 GB and removes them."""
+    try:
+        from live2diff_trt.benchmarks.measures import Extent, measure
+        from live2diff_trt.benchmarks.opened_rows import Place
+        from live2diff_trt.benchmarks.results_file import ResultsFile
+        from live2diff_trt.benchmarks.suite_options import choose_base
+    except ImportError as error:
+        raise _missing(error, _EXTRAS) from error
+    base, gpu = choose_base(
+        None if preset is None else preset.value,
+        None if size is None else read_size(size),
+    )
+    results = ResultsFile()
+    with tempfile.TemporaryDirectory(prefix="live2diff-bench-") as scratch:
+        place = Place(Path(scratch) / "bundle", Path(scratch) / "plans", gpu)
+        measure(results, base, place, ("tensorrt-split",), ("startup",), Extent())
+    _finish(results, out)
+
+
+@bench.command()
+def quality(
+    bundle: BundleArgument,
+    clip: Annotated[Path, typer.Option(help="A real video.")],
+    option: Annotated[
+        list[str], typer.Option(help="NAME:FIELD=VALUE,…: what is compared, by the fields of the backend's options.")
+    ],
+    baseline: Annotated[str, typer.Option(help="FIELD=VALUE,…: what it is compared with.")] = "",
+    prompt: Annotated[str, typer.Option(help="Of both.")] = "a watercolour painting",
+    frames: Annotated[int, typer.Option(min=1, help="How many of the clip.")] = 100,
+    plans: PlansOption = None,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Compare the pictures of one way of running a bundle with those of another: PSNR and SSIM on a real clip."""
+    try:
+        from live2diff_trt.benchmarks.bench_quality import measure_quality, read_named_options, read_options
+        from live2diff_trt.benchmarks.point import read_point
+        from live2diff_trt.benchmarks.results_file import ResultsFile
+    except ImportError as error:
+        raise _missing(error, _EXTRAS) from error
+    from live2diff_trt.bundle.manifest import Bundle
+
+    results = ResultsFile()
+    point = read_point(Bundle.open(bundle, ()), autoencoder)
+    options = dict(read_named_options(one) for one in option)
+    usual = read_options(baseline)
+    measure_quality(results, point, bundle, plans, clip, usual, options, prompt=prompt, frames=frames)
+    _finish(results, out)
 
 
 @bench.command()
@@ -95,26 +244,68 @@ def page(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder of results: the newest of each GPU is shown.")] = _RESULTS,
     docs: Annotated[Path, typer.Option(help="Folder the page and its plots are written to.")] = Path("docs"),
+    speed_log: Annotated[Path, typer.Option(help="JSON file of what was tried for speed, shown too.")] = Path(
+        "benchmarks/speed_log.json"
+    ),
 ) -> None:
-    """Write performance.md and its plots from the newest results of each GPU. Run it in the repository's root."""
+    """Write performance.md and its plots from the newest results of each machine. Run it in the repository's root."""
     from live2diff_trt.benchmarks.performance_page import find_newest, keep_newest, write_page
     from live2diff_trt.benchmarks.results_file import read_results
+    from live2diff_trt.benchmarks.speed_log import read_speed_log
 
     found = keep_newest([read_results(path) for path in results]) if results else find_newest(folder)
     try:
-        written = write_page(found, docs)
+        written = write_page(found, read_speed_log(speed_log), docs)
     except ImportError as error:
         raise _missing(error, "bench") from error
     output.print(str(written), soft_wrap=True, highlight=False)
 
 
-def _read_forms(text: str) -> list[FormOption]:
-    """Read a comma-separated list of forms and return them, the best first; raise SpecError if one is not known."""
-    names = text.split(",")
-    if not {*names} <= {form.value for form in FormOption}:
-        known = ",".join(form.value for form in FormOption)
-        raise SpecError(f"{text!r} names a form that is not known", f"Write some of {known}, with commas between")
-    return [form for form in FormOption if form.value in names]
+def _measure_bundle(
+    what: tuple[str, ...],
+    bundle: Path,
+    plans: Path | None,
+    backends: str | None,
+    samples: int,
+    autoencoder: str | None,
+    out: Path | None,
+) -> None:
+    """Measure one thing of one bundle on this machine; print what was measured, and write it where that is asked."""
+    try:
+        from live2diff_trt.benchmarks.measures import Extent, measure
+        from live2diff_trt.benchmarks.opened_rows import Place
+        from live2diff_trt.benchmarks.point import read_point
+        from live2diff_trt.benchmarks.results_file import ResultsFile
+        from live2diff_trt.benchmarks.rows import ROWS, find_gpu
+    except ImportError as error:
+        raise _missing(error, _EXTRAS) from error
+    from live2diff_trt.bundle.manifest import Bundle
+
+    point = read_point(Bundle.open(bundle, ()), autoencoder)
+    results = ResultsFile()
+    rows = ROWS if backends is None else _split(backends)
+    measure(results, point, Place(bundle, plans, find_gpu()), rows, what, Extent(samples))
+    _finish(results, out)
+
+
+def _finish(results: ResultsFile, out: Path | None) -> None:
+    _print_results(results)
+    if out is not None:
+        output.print(str(results.write(out)), soft_wrap=True, highlight=False)
+
+
+def _print_results(results: ResultsFile) -> None:
+    """Show every entry in a line, with its time and how far it is from the limit, then what was not run."""
+    from live2diff_trt.benchmarks.printed_results import list_lines
+
+    for line in list_lines(results.entries):
+        output.print(escape(line), soft_wrap=True, highlight=False)
+    for name, reason in results.not_run.items():
+        output.print(f"not run: {escape(name)}: {escape(reason)}", soft_wrap=True, highlight=False)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _missing(error: ImportError, extras: str) -> BenchmarksMissingError:

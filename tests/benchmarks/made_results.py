@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[2]
 GPU = {"name": "NVIDIA T4", "driver": "580.1", "compute_capability": "7.5"}
 VERSIONS = {"torch": "2.11.0", "tensorrt-rtx-cu13": "1.6.1.120"}
 CLOCKS = {"sm_mhz": "1", "memory_mhz": "2", "temperature_c": "3"}
-COMMAND = "python -m live2diff_trt.benchmarks.bench_gpu sd15 --plans plans"
+COMMAND = "python live2diff-trt bench suite --work work"
 
 
 def make_entry(name: str, p50_ms: float | None, backend: str = "tensorrt-rtx", **other: Any) -> dict[str, Any]:
     """Return an entry of a stream of 512×512, T = 2, float16, with three samples around its median."""
     form = "split" if backend == "tensorrt-rtx" else None
-    raw_ms = [] if p50_ms is None else [p50_ms - 0.001, p50_ms, p50_ms + 0.001]
+    raw_ms: list[float] = [] if p50_ms is None else [p50_ms - 0.001, p50_ms, p50_ms + 0.001]
     return {
         "name": name,
         "backend": backend,
@@ -66,3 +66,23 @@ def write_results(path: Path, *entries: dict[str, Any], **environment: Any) -> P
 def make_results(folder: Path, *entries: dict[str, Any], **environment: Any) -> Results:
     """Return results that were written to a file and read again."""
     return read_results(write_results(folder / "nvidia-t4-2026-01-02.json", *entries, **environment))
+
+
+WORK = {"tflop": 2.227, "cache_bytes": 3_040_870_400}
+"""What a tick of the UNet counts."""
+LIMITS = [
+    make_limit("kernel/copy", tb_per_s=4.0),
+    make_limit("kernel/matmul", tflop_per_s=700.0),
+]
+
+
+def make_point(steps: int = 2, size: tuple[int, int] = (512, 512), **changed: Any) -> list[dict[str, Any]]:
+    """Return a point as the suite measures it: UNet and frames by TensorRT (12 and 16 ms) and PyTorch (15 and 20)."""
+    stream = {"steps": steps, "width": size[0], "height": size[1]}
+    notes = {"autoencoder": "taesd", "depth": "dpt-hybrid", **WORK, **changed}
+    times = {"unet_tick": (12.0, 15.0), "frame": (16.0, 20.0)}
+    return [
+        make_entry(name, ms, backend, notes=notes, **stream)
+        for name, both in times.items()
+        for backend, ms in zip(("tensorrt-rtx", "torch-compile"), both, strict=True)
+    ]

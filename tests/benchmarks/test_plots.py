@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from live2diff_trt.benchmarks.counted_work import Stream
 from live2diff_trt.benchmarks.plots import draw_latency, draw_plots, draw_tick, draw_unet_ticks, save_plot
-from tests.benchmarks.made_results import make_entry, make_limit, make_results
+from live2diff_trt.benchmarks.timed import Stream
+from tests.benchmarks.made_results import LIMITS, WORK, make_entry, make_point, make_results
 
 STREAM = Stream(2, 512, 512, "float16")
 TICKS = [
-    make_entry("unet_tick", 11.0, "torch-compile"),
-    make_entry("unet_tick", 47.0, "torch-eager"),
-    make_entry("unet_tick", 12.0),
+    make_entry("unet_tick", 11.0, "torch-compile", notes=WORK),
+    make_entry("unet_tick", 47.0, "torch-eager", notes=WORK),
+    make_entry("unet_tick", 12.0, notes=WORK),
 ]
-LIMITS = [make_limit("kernel/copy", tb_per_s=4.0), make_limit("kernel/matmul", tflop_per_s=700.0)]
 STAGES = {"enter": 3.7, "denoise": 12.4, "decode": 0.5, "see": 0.1, "encode": 0.6, "estimate_depth": 2.5}
 
 
@@ -79,6 +79,33 @@ def test_parts_that_add_up_to_more_leave_no_rest(tmp_path: Path) -> None:
     assert legend_of(figure.axes[1]) == ["see: 0.100", "encode: 0.600", "estimate_depth: 2.50"]
 
 
+def test_an_enter_that_was_not_taken_apart_is_not_drawn_apart(tmp_path: Path) -> None:
+    times = {"enter": 4.0, "denoise": 11.0, "decode": 0.6}
+    torch = [make_entry(f"stage/{name}", ms, "torch-compile") for name, ms in times.items()]
+    figure = draw_tick(make_results(tmp_path, *make_stages(), *torch), STREAM)
+    assert figure is not None
+    whole, entering = figure.axes
+    assert [label.get_text() for label in whole.get_yticklabels()] == ["tensorrt-rtx split", "torch-compile"]
+    assert [label.get_text() for label in entering.get_yticklabels()] == ["tensorrt-rtx split"]
+    alone = draw_tick(make_results(tmp_path, *torch), STREAM)
+    assert alone is not None
+    assert len(alone.axes) == 1
+
+
+def test_frames_along_an_axis_beside_pytorch_and_the_limit(tmp_path: Path) -> None:
+    points = [*make_point(), *make_point(steps=1), *make_point(size=(1024, 576)), *make_point(depth="tiny")]
+    plots = draw_plots(make_results(tmp_path, *LIMITS, *points))
+    assert plots.keys() == {"unet", "latency", "steps", "sizes"}
+    (axes,) = plots["steps"].axes
+    drawn = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+    assert drawn["tensorrt-rtx, its best form"] == [[1, 62.5], [2, 62.5]]
+    assert drawn["PyTorch, its best row"] == [[1, 50.0], [2, 50.0]]
+    assert [rate for _, rate in drawn["limit"]] == pytest.approx([253.7] * 2, abs=0.1)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["T = 1", "T = 2"]
+    (axes,) = plots["sizes"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["512×512", "1024×576"]
+
+
 def test_every_sample_is_in_a_histogram(tmp_path: Path) -> None:
     frames = make_entry("frame", 16.0, raw_ms=[15.0, 16.0, 16.0, 18.0])
     figure = draw_latency(make_results(tmp_path, frames, make_entry("frame_latency", 33.0)), STREAM)
@@ -92,19 +119,28 @@ def test_every_sample_is_in_a_histogram(tmp_path: Path) -> None:
     assert len(alone.axes) == 1
 
 
+def test_of_pytorch_the_fastest_row_is_in_a_histogram(tmp_path: Path) -> None:
+    backends = {"torch-eager": 60.0, "torch-compile": 17.0, "tensorrt-rtx": 16.0}
+    figure = draw_latency(
+        make_results(tmp_path, *(make_entry("frame", ms, who) for who, ms in backends.items())), STREAM
+    )
+    assert figure is not None
+    assert [label.partition(":")[0] for label in legend_of(figure.axes[0])] == ["torch-compile", "tensorrt-rtx split"]
+
+
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     results = make_results(tmp_path, *LIMITS, *make_stages(decode=None))
-    assert draw_plots(results, STREAM) == {}
+    assert draw_plots(results) == {}
     everything = make_results(tmp_path, *TICKS, *make_stages(), make_entry("frame", 16.0))
-    assert draw_plots(everything, STREAM).keys() == {"unet", "tick", "latency"}
-    assert draw_plots(everything, STREAM._replace(steps=3)) == {}
+    assert draw_plots(everything).keys() == {"unet", "tick", "latency"}
+    assert draw_unet_ticks(everything, STREAM._replace(steps=3)) is None
 
 
 def test_a_plot_says_where_its_figures_are_from(tmp_path: Path) -> None:
-    figures = draw_plots(make_results(tmp_path, *TICKS, *make_stages(), make_entry("frame", 16.0)), STREAM)
+    figures = draw_plots(make_results(tmp_path, *TICKS, *make_stages(), make_entry("frame", 16.0)))
     for figure in figures.values():
         words = "\n".join(text.get_text() for text in figure.texts)
-        for needed in ("512×512, T = 2", "NVIDIA T4", "driver 580.1", "2026-01-02", "3 samples each", "bench gpu sd15"):
+        for needed in ("512×512, T = 2", "NVIDIA T4", "driver 580.1", "2026-01-02", "3 samples each", "bench suite"):
             assert needed in words
 
 

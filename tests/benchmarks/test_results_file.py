@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from live2diff_trt.benchmarks import record
+from live2diff_trt.benchmarks.point import BASES
 from live2diff_trt.benchmarks.results_file import ResultsFile, slug
 from live2diff_trt.benchmarks.timing import MeasurementError
-from live2diff_trt.export.presets import TINY
 
-SPEC = replace(TINY, width=128, height=64).spec()
+POINT = replace(BASES["tiny"], width=128, height=64)
 NVIDIA_SMI = """#!/bin/sh
 case "$1" in
   *driver_version*) echo "NVIDIA H200, 580.1, 9.0"; echo "NVIDIA T4, 580.1, 7.5" ;;
@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("gpu")
 def test_an_entry_says_everything(tmp_path: Path) -> None:
     results = ResultsFile()
-    results.add_samples("unet_tick", "tensorrt-rtx", "split", SPEC, [2.0, 1.00004, 3.0], 1e-3, plan="R=2")
+    results.add_samples("unet_tick", "tensorrt-rtx", "split", POINT, [2.0, 1.00004, 3.0], 1e-3, plan="R=2")
     contents = read(results.write(tmp_path))
     assert set(contents) == {"environment", "command", "entries"}
     assert contents["entries"] == [
@@ -65,7 +65,7 @@ def test_an_entry_says_everything(tmp_path: Path) -> None:
             "p99_ms": 2.98,
             "samples": 3,
             "checked_error": 1e-3,
-            "notes": {"plan": "R=2"},
+            "notes": {"autoencoder": "tiny", "depth": "tiny", "plan": "R=2"},
             "raw_ms": [2.0, 1.0, 3.0],
         }
     ]
@@ -84,7 +84,7 @@ def test_the_environment_is_that_of_the_first_gpu(tmp_path: Path) -> None:
     assert environment["system"]
     assert set(environment) == {
         *("processor", "cores", "gpu", "system", "python", "live2diff-trt", "versions"),
-        *("date", "clocks_before", "clocks_after"),
+        *("date", "clocks_before", "clocks_after", "not_run"),
     }
 
 
@@ -99,14 +99,14 @@ def test_a_machine_without_a_driver_says_so(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("gpu")
 def test_a_later_run_replaces_the_file(tmp_path: Path) -> None:
     first, second = ResultsFile(), ResultsFile()
-    first.add_samples("frame", "onnxruntime", None, SPEC, [1.0])
-    second.add_figure("memory/device", "tensorrt", "whole", SPEC, bytes=5)
+    first.add_samples("frame", "onnxruntime", None, POINT, [1.0])
+    second.add_figure("memory/device", "tensorrt", "whole", POINT, bytes=5)
     first._date = second._date = "2026-01-02"
     results_folder = tmp_path / "results"
     assert first.write(results_folder) == second.write(results_folder) == results_folder / "nvidia-h200-2026-01-02.json"
     (entry,) = read(results_folder / "nvidia-h200-2026-01-02.json")["entries"]
     assert (entry["name"], entry["p50_ms"], entry["samples"]) == ("memory/device", None, 0)
-    assert entry["notes"] == {"bytes": 5}
+    assert entry["notes"] == {"autoencoder": "tiny", "depth": "tiny", "bytes": 5}
     assert [path.name for path in results_folder.iterdir()] == ["nvidia-h200-2026-01-02.json"]
 
 
@@ -123,7 +123,9 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-@pytest.mark.parametrize("name", ["unet_tick", "frame", "frame_latency", "stage/vae_decoder", "startup/plan-load"])
+@pytest.mark.parametrize(
+    "name", ["unet_tick", "frame", "frame_latency", "frame_latency_beyond", "stage/vae_decoder", "quality/fp8-ring"]
+)
 def test_names_that_readers_know(name: str) -> None:
     results = ResultsFile()
     assert results.entries == []
@@ -137,7 +139,7 @@ def test_names_that_readers_know(name: str) -> None:
 def test_other_names_are_refused(name: str) -> None:
     results = ResultsFile()
     with pytest.raises(MeasurementError, match="no entry is called"):
-        results.add_samples(name, "torch", None, SPEC, [1.0])
+        results.add_samples(name, "torch", None, POINT, [1.0])
     assert results.entries == []
 
 
@@ -145,7 +147,7 @@ def test_other_names_are_refused(name: str) -> None:
 def test_wrong_results_are_not_recorded() -> None:
     results = ResultsFile()
     with pytest.raises(MeasurementError, match="not a number"):
-        results.add_samples("unet_tick", "torch", None, SPEC, [1.0], checked_error=float("nan"))
+        results.add_samples("unet_tick", "torch", None, POINT, [1.0], checked_error=float("nan"))
     assert results.entries == []
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from live2diff_trt.benchmarks.bench_gpu import bench_gpu
-from live2diff_trt.benchmarks.results_file import ResultsError
-from live2diff_trt.bundle.errors import Live2DiffError, SpecError
+from live2diff_trt.benchmarks import bench_quality, measures, suite
+from live2diff_trt.benchmarks.opened_rows import Place
+from live2diff_trt.benchmarks.point import BASES, Point
+from live2diff_trt.benchmarks.results_file import ResultsError, ResultsFile
+from live2diff_trt.benchmarks.rows import ROWS
+from live2diff_trt.benchmarks.suite import SuiteOptions, SuiteOutcome
+from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.cli.main import app
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from tests.benchmarks.made_results import GPU, make_entry, write_results
 
 
@@ -89,46 +93,129 @@ def test_without_matplotlib_a_page_says_what_to_install(tmp_path: Path, monkeypa
     assert "live2diff-trt[bench]" in error.remedy
 
 
-def test_gpu_hands_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[inspect.BoundArguments] = []
+def test_the_suite_is_told_what_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SuiteOptions] = []
 
-    def record(*arguments: Any, **options: Any) -> Path:
-        calls.append(inspect.signature(bench_gpu).bind(*arguments, **options))
-        return tmp_path / "results.json"
+    def record(options: SuiteOptions, gpu: object, **_: object) -> SuiteOutcome:
+        asked.append(options)
+        results = ResultsFile()
+        results.add_samples("frame", "torch-eager", None, options.base, [20.0])
+        results.not_run["tensorrt-split"] = "it needs a GPU"
+        return SuiteOutcome(tmp_path / "results.json", results, {} if len(asked) == 1 else {"base": "it broke"})
 
-    monkeypatch.setitem(sys.modules, "live2diff_trt.benchmarks.bench_gpu", SimpleNamespace(bench_gpu=record))
-    defaults = bench("gpu", "sd15", "--plans", "plans")
+    monkeypatch.setattr(suite, "run_suite", record)
+    usual = bench("suite", "--work", "work")
+    assert usual.exit_code == 0
+    assert "results.json" in usual.stdout
+    assert "not run: tensorrt-split: it needs a GPU" in usual.stdout
+    (row,) = [line for line in usual.stdout.splitlines() if line.startswith("frame")]
+    assert row.split() == ["frame", "torch-eager", "64x64", "2", "20.00", "20.00", "tiny,", "tiny"]
     changed = bench(
-        *("gpu", "sd15", "--plans", "plans", "--preset", "tiny", "--seed", 3, "--forms", "whole,split"),
-        *("--samples", 5, "--no-torch-rows", "--out", "out"),
+        *("suite", "--work", "work", "--out", "out", "--preset", "sd15", "--size", "768x512", "--axes", "depth,base"),
+        *("--backends", "torch-eager, onnxruntime", "--samples", 5, "--ticks", 9, "--jobs", 6),
+        *("--clip", "clip.mp4", "--quality", "one-row:rows=1"),
     )
-    assert (defaults.exit_code, changed.exit_code) == (0, 0)
-    assert "results.json" in defaults.stdout
-    usual = {name: one.default for name, one in inspect.signature(bench_gpu).parameters.items()}
-    assert calls[0].arguments == {**usual, "bundle": Path("sd15"), "plans": Path("plans")}
-    assert calls[1].arguments == {
-        "bundle": Path("sd15"),
-        "plans": Path("plans"),
-        "preset": "tiny",
-        "seed": 3,
-        "samples": 5,
-        "forms": ("split", "whole"),
-        "torch_rows": False,
-        "out": Path("out"),
-    }
+    assert changed.exit_code == 1  # something failed
+    assert asked[0] == SuiteOptions(Path("work"), Path("benchmarks/results"), BASES["tiny"])
+    assert asked[1] == SuiteOptions(
+        Path("work"),
+        Path("out"),
+        replace(BASES["sd15"], width=768, height=512),
+        ("base", "depth"),
+        ("torch-eager", "onnxruntime"),
+        samples=5,
+        steady_ticks=9,
+        jobs=6,
+        clip=Path("clip.mp4"),
+        quality=("one-row:rows=1",),
+    )
 
 
-def test_gpu_refuses_a_form_that_is_not_known() -> None:
-    error = bench("gpu", "sd15", "--plans", "plans", "--forms", "spilt").exception
-    assert isinstance(error, SpecError)
-    assert "split,whole" in error.remedy
-
-
-def test_gpu_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "live2diff_trt.benchmarks.bench_gpu", None)
-    error = bench("gpu", "sd15", "--plans", "plans").exception
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--axes", "speed"], "no axis speed"),
+        (["--backends", "split"], "no row is called split"),
+        (["--quality", "rank=1"], "names no option"),
+        (["--size", "100x100"], "multiples of 64"),
+    ],
+)
+def test_the_suite_refuses_what_is_not_there(options: list[str], problem: str) -> None:
+    error = bench("suite", "--work", "work", *options).exception
     assert isinstance(error, Live2DiffError)
-    assert "live2diff-trt[export,tensorrt-rtx]" in error.remedy
+    assert problem in error.problem
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("unet", ("limits", "unet")),
+        ("frame", ("limits", "frame")),
+        ("stages", ("limits", "stages")),
+        ("kernels", ("limits", "kernels")),
+        ("memory", ("memory",)),
+    ],
+)
+def test_one_thing_is_measured_of_one_bundle(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, what: tuple[str, ...]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def record(results: ResultsFile, point: Point, place: object, rows: tuple[str, ...], *rest: Any) -> None:
+        asked.append((point, rows, *rest))
+        results.add_samples("frame", "torch-eager", None, point, [20.0])
+
+    monkeypatch.setattr(measures, "measure", record)
+    result = bench(command, tiny_bundle, "--plans", "plans", "--out", tmp_path)
+    assert result.exit_code == 0
+    ((point, rows, measured, _),) = asked
+    assert point == replace(BASES["tiny"], seed=3)
+    assert rows == (("tensorrt-split",) if command == "kernels" else ROWS)
+    assert measured == what
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_start_up_is_measured_where_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Place] = []
+
+    def record(results: ResultsFile, point: Point, place: Place, rows: object, what: object, _: object) -> None:
+        assert what == ("startup",)
+        assert not place.bundle.exists()
+        assert place.bundle.parent.is_dir()
+        places.append(place)
+
+    monkeypatch.setattr(measures, "measure", record)
+    assert bench("startup").exit_code == 0
+    assert not places[0].bundle.parent.exists()
+
+
+def test_quality_compares_options(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(bench_quality, "measure_quality", lambda *those, **_: asked.append(those))
+    options = ("--option", "one:rows=1", "--option", "two:rows=2")
+    assert bench("quality", tiny_bundle, "--clip", "clip.mp4", *options).exit_code == 0
+    ((_, point, bundle, plans, clip, usual, named),) = asked
+    assert (point.preset, bundle, plans, clip, usual) == (
+        "tiny",
+        tiny_bundle,
+        None,
+        Path("clip.mp4"),
+        TensorRTOptions(),
+    )
+    assert named == {"one": TensorRTOptions(rows=1), "two": TensorRTOptions(rows=2)}
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("suite", ("suite", "--work", "work")), ("measures", ("unet", "b")), ("measures", ("startup",))],
+)
+def test_what_measures_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, module: str, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, f"live2diff_trt.benchmarks.{module}", None)
+    error = bench(*arguments).exception
+    assert isinstance(error, Live2DiffError)
+    assert "live2diff-trt[bench,cuda,export,onnxruntime]" in error.remedy
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

@@ -1,0 +1,212 @@
+"""Our own kernels of a tick, one by one: what they move, how fast, and how near that is to copying.
+
+A launch is repeated over as many copies of its tensors as fill more memory than a GPU caches, in one graph: what is
+read comes from memory, and what is timed is launches in a row, as in a tick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from cuda.core import Stream
+
+from live2diff_trt.benchmarks.device_work import capture_replay, load_window, make_parameters
+from live2diff_trt.benchmarks.frame_sources import draw_pictures
+from live2diff_trt.benchmarks.point import Point
+from live2diff_trt.benchmarks.results_file import ResultsFile
+from live2diff_trt.benchmarks.rows import Label
+from live2diff_trt.benchmarks.timing import CudaCoreClock, time_gpu
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.split import AttentionCut
+from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
+from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
+from live2diff_trt.runtime.device_image import DevicePicture
+from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
+from live2diff_trt.runtime.split_unet import SplitUNet
+from live2diff_trt.runtime.tick_record import write_source
+from live2diff_trt.runtime.unet_session import UNetSession
+
+UNCACHED_BYTES = 192 << 20
+"""More than any GPU caches."""
+_MOST_COPIES = 64
+Tensors = dict[str, DeviceTensor]
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """One kernel's launch.
+
+    Attributes:
+        name: as the table names it.
+        tensors: name → shape and dtype of what it reads and writes; the tick's parameters and constants are there too.
+        moved_bytes: what it reads and writes of them, each byte once; of parameters and ranges nothing is counted.
+        launch: launches it on those tensors.
+    """
+
+    name: str
+    tensors: dict[str, TensorLayout]
+    moved_bytes: int
+    launch: Callable[[Stream, Tensors], None]
+
+
+def time_kernels(results: ResultsFile, point: Point, label: Label, pipeline: CudaPipeline, *, samples: int) -> None:
+    """Add ``kernel/…``: each kernel of a tick, the attention at each size and all of them together."""
+    session = pipeline.parts.unet
+    for case in list_cases(session, pipeline.spec):
+        _time_case(results, point, label, session, case, samples)
+    if isinstance(session.unet, SplitUNet):
+        _time_attention(results, point, label, session, session.unet, samples)
+    pipeline.reset()
+
+
+def list_cases(session: UNetSession, spec: StreamSpec) -> list[KernelCase]:
+    """Return what is launched in a tick beside the attention, in that order. A new kernel of a tick belongs here."""
+    kernels, table = session.kernels, session.constants.step_table
+    image = TensorLayout((3, spec.height, spec.width), spec.dtype)
+    pixels = TensorLayout((spec.height, spec.width, 3), "uint8")
+    depth_image = TensorLayout((3, spec.depth_size, spec.depth_size), spec.dtype)
+    depth_maps = TensorLayout((1, spec.depth_size, spec.depth_size), spec.dtype)
+    depth_range = TensorLayout((2,), "float32")
+    latent = TensorLayout(spec.latent_shape, spec.dtype)
+    rows = TensorLayout((spec.steps, *spec.latent_shape), spec.dtype)
+    x0 = replace(rows, dtype="float32")
+    parameters = TensorLayout((TICK_PARAMETERS.itemsize,), "uint8")
+    return [
+        KernelCase(
+            "preprocess",
+            {"source": pixels, "parameters": parameters, "image": image},
+            _bytes(pixels, image),
+            lambda stream, on: kernels.preprocess(stream, parameters=on["parameters"], image=on["image"]),
+        ),
+        KernelCase(
+            "resize_bilinear",
+            {"image": image, "resized": depth_image},
+            _bytes(image, depth_image),
+            lambda stream, on: kernels.resize_bilinear(stream, **on),
+        ),
+        KernelCase(
+            "depth_range",
+            {"depth_maps": depth_maps, "depth_range": depth_range},
+            _bytes(depth_maps),
+            lambda stream, on: kernels.depth_range(stream, **on),
+        ),
+        KernelCase(
+            "depth_to_image",
+            {"depth_maps": depth_maps, "depth_range": depth_range, "images": replace(image, shape=(1, *image.shape))},
+            _bytes(depth_maps, image),
+            lambda stream, on: kernels.depth_to_image(stream, **on),
+        ),
+        KernelCase(
+            "enter",
+            {"latent": latent, "sample": rows, "parameters": parameters},
+            _bytes(latent, latent),  # read, and written into one row
+            lambda stream, on: kernels.enter(stream, **on, step_table=table),
+        ),
+        KernelCase(
+            "lcm_step",
+            {"sample": rows, "model_output": rows, "x0": x0, "finished": latent, "parameters": parameters},
+            _bytes(rows, rows, x0, rows),  # the last: every row but one moves on, and one leaves
+            lambda stream, on: kernels.lcm_step(stream, **on, step_table=table),
+        ),
+        KernelCase(
+            "postprocess",
+            {"image": image, "pixels": pixels},
+            _bytes(image, pixels),
+            lambda stream, on: kernels.postprocess(stream, **on),
+        ),
+    ]
+
+
+def _bytes(*tensors: TensorLayout) -> int:
+    return sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in tensors)
+
+
+def _time_case(
+    results: ResultsFile, point: Point, label: Label, session: UNetSession, case: KernelCase, samples: int
+) -> None:
+    memory, layout = session.memory, BlockLayout(case.tensors)
+    copies = min(_MOST_COPIES, -(-UNCACHED_BYTES // layout.nbytes))
+    addresses = [memory.allocate("benchmark", layout.nbytes) for _ in range(copies)]
+    tensors = [layout.at(address, memory.device_id) for address in addresses]
+    for one in tensors:
+        _fill(session, one, point)
+    with ExitStack() as stack:
+        replay = capture_replay(session, partial(_launch_all, case, tensors), stack)
+        samples_ms = time_gpu(replay, CudaCoreClock(memory.stream), samples=samples)
+    for address in addresses:
+        memory.release("benchmark", address)
+    _add(results, point, label, case.name, samples_ms, copies, copies * case.moved_bytes)
+
+
+def _launch_all(case: KernelCase, tensors: Sequence[Tensors], stream: Stream) -> None:
+    for one in tensors:
+        case.launch(stream, one)
+
+
+def _fill(session: UNetSession, tensors: Tensors, point: Point) -> None:
+    """Upload random values, and parameters that name the source picture."""
+    generator = np.random.default_rng(0)
+    for name, tensor in tensors.items():
+        if name == "parameters":
+            values = make_parameters(point.as_preset().spec())
+            source = tensors.get("source", tensor)
+            picture = DevicePicture(source.address, point.width, point.height, 3 * point.width, owner=None)
+            write_source(values, picture, point.width, point.height)
+            session.memory.upload(tensor, values.view(np.uint8))
+        elif tensor.dtype == "uint8":
+            session.memory.upload(tensor, draw_pictures(point.width, point.height, 1)[0])
+        else:
+            session.memory.upload(tensor, generator.standard_normal(tensor.shape).astype(tensor.dtype))
+
+
+def _time_attention(
+    results: ResultsFile, point: Point, label: Label, session: UNetSession, unet: SplitUNet, samples: int
+) -> None:
+    """Add the streaming attention at each size, and all of a tick together.
+
+    A launch at one size goes through all caches of that size in turn, so that none is still in the GPU's cache.
+    """
+    spec = point.as_preset().spec()
+    load_window(session, spec)
+    for size, cuts in _group_by_size(spec, unet.attentions):
+        with ExitStack() as stack:
+            replay = capture_replay(session, partial(_attend_all, unet, cuts), stack)
+            samples_ms = time_gpu(replay, CudaCoreClock(session.memory.stream), samples=samples)
+        moved = sum(_attention_bytes(spec, cut) for cut in cuts)
+        _add(results, point, label, f"streaming_attention-{size}", samples_ms, len(cuts), moved)
+
+
+def _group_by_size(spec: StreamSpec, cuts: Sequence[AttentionCut]) -> Iterator[tuple[str, list[AttentionCut]]]:
+    places = {cache.name: cache for cache in spec.kv_caches}
+    groups: dict[str, list[AttentionCut]] = {}
+    for cut in cuts:
+        cache = places[cut.place]
+        groups.setdefault(f"{cache.height}x{cache.width}x{cache.channels}", []).append(cut)
+    yield from {**groups, "all": list(cuts)}.items()
+
+
+def _attend_all(unet: SplitUNet, cuts: Sequence[AttentionCut], stream: Stream) -> None:
+    for cut in cuts:
+        unet.attend(stream, cut)
+
+
+def _attention_bytes(spec: StreamSpec, cut: AttentionCut) -> int:
+    """Bytes of one launch over all rows: visible keys and values, q, k and v read; out and the new slot written."""
+    (elements,) = (cache.positions * cache.channels for cache in spec.kv_caches if cache.name == cut.place)
+    visible = spec.window - 1  # all but the slot that is being replaced
+    return spec.steps * (2 * visible + 3 + 3) * elements * np.dtype(spec.dtype).itemsize
+
+
+def _add(
+    results: ResultsFile, point: Point, label: Label, name: str, samples_ms: list[float], launches: int, moved: int
+) -> None:
+    rate = round(moved / float(np.median(samples_ms)) / 1e9, 3)
+    notes: dict[str, Any] = {"launches": launches, "bytes_read_and_written": moved, "tb_per_s": rate}
+    results.add_samples(f"kernel/{name}", *label, point, samples_ms, **notes)

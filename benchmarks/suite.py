@@ -1,0 +1,275 @@
+"""The suite: the base point with every backend, then one axis at a time, each point a process of its own.
+
+1. Start-up is measured, while nothing else runs: it leaves the base point's bundle and plans.
+2. The other bundles and plans are made, and PyTorch compiles, several processes at a time.
+3. Point after point is measured, alone on its machine; each writes its part as it ends.
+4. The parts become one results file.
+
+What is interrupted goes on where it was, if it is started again the same way on the same code and machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from live2diff_trt.benchmarks.our_commands import build_command, export_command
+from live2diff_trt.benchmarks.point import AXES, BASES, Point, choose_points
+from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, ResultsFile
+from live2diff_trt.benchmarks.rows import ROWS, SPLIT, TENSORRT_ROWS, best_rows, choose_rows, tensorrt_options
+from live2diff_trt.benchmarks.suite_parts import WHAT_PLANS_ARE_MADE_BY, fingerprint_run, hash_sources, read_part
+from live2diff_trt.benchmarks.suite_process import Job
+from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, RunCommand, Task, run_tasks
+from live2diff_trt.benchmarks.timing import MeasurementError
+from live2diff_trt.engine.gpu import Gpu
+
+_STARTUP = "startup"
+_OF_BASE = ("limits", "memory", "unet", "frame", "steadiness", "stages", "kernels")
+_OF_OTHERS = ("unet", "frame", "stages")
+_OF_OTHER_NETWORKS = ("frame", "stages")
+"""The UNet is the base point's."""
+
+_CACHES = {
+    "LIVE2DIFF_TRT_CACHE": "kernels",
+    "CUDA_CACHE_PATH": "cuda",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+}
+_COMPILED_BY_A_FIRST_OPENING = ("LIVE2DIFF_TRT_CACHE", "CUDA_CACHE_PATH")
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What is measured, and where it is done.
+
+    Attributes:
+        work: folder of bundles, plans, compiled kernels, logs and parts; it is kept.
+        out: folder of the results.
+        base: the point from which the axes go.
+        axes: names, some of ``point.AXES``.
+        rows: names of backends at the base point.
+        samples: of each figure. steady_ticks: in a row.
+        jobs: processes that prepare at a time.
+        clip, quality: a video, and the options of TensorRT that are compared with the usual ones on it.
+    """
+
+    work: Path
+    out: Path = RESULTS_FOLDER
+    base: Point = BASES["sd15"]
+    axes: tuple[str, ...] = AXES
+    rows: tuple[str, ...] = ROWS
+    samples: int = 200
+    steady_ticks: int = 2000
+    jobs: int = 1
+    clip: Path | None = None
+    quality: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SuiteOutcome:
+    """What a run of the suite came to.
+
+    Attributes:
+        path: of the results.
+        results: what is in it.
+        failed: what failed, and why; its parts are missing. Started again, the suite tries these anew.
+    """
+
+    path: Path
+    results: ResultsFile
+    failed: dict[str, str]
+
+
+def run_suite(
+    options: SuiteOptions,
+    gpu: Gpu | None,
+    *,
+    run: RunCommand | None = None,
+    kill: Callable[[], None] = lambda: None,
+    show: Callable[[str], None] = lambda _: None,
+) -> SuiteOutcome:
+    """Run the suite, or what is left of it.
+
+    Args:
+        options: what is measured.
+        gpu: of this machine.
+        run: runs a process; None: as it is. kill: ends what it runs.
+        show: told what happens.
+
+    Raises:
+        MeasurementError: start-up can't be measured; nothing is written.
+    """
+    plan = SuitePlan(options, gpu)
+    if run is None:
+        run = processes = ProcessRunner(options.work / "logs", plan.environment)
+        kill = processes.kill
+    results = ResultsFile()
+    failed: dict[str, str] = {}
+
+    def run_and_show(name: str, command: list[str]) -> str | None:
+        show(name)
+        problem = run(name, command)
+        if problem is not None:
+            show(f"{name} failed: {problem}")
+        return problem
+
+    startup, *points = plan.jobs()
+    plan.forget_compiled(startup)
+    problem = _measure(startup, run_and_show).get(_STARTUP)
+    if problem is not None:  # everything stands on it
+        raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
+    preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show), kill)
+    for job in points:
+        missing = [task for task in plan.needs(job) if task in preparing]
+        failed |= {_name(job): f"{missing[0]}: {preparing[missing[0]]}"} if missing else _measure(job, run_and_show)
+    _assemble(results, [startup, *points])
+    results.not_run.update(failed)
+    path = results.write(options.out)
+    if not failed:
+        shutil.rmtree(plan.parts)  # the next run measures anew
+    return SuiteOutcome(path, results, failed)
+
+
+class SuitePlan:
+    """The processes of a suite, and where what they make lies."""
+
+    def __init__(self, options: SuiteOptions, gpu: Gpu | None) -> None:
+        self._options = options
+        self._gpu = gpu
+        made_by = hash_sources(WHAT_PLANS_ARE_MADE_BY)
+        self._made = options.work / f"made-{made_by}"
+        self.parts = options.work / "parts"
+        measured = [options.samples, options.steady_ticks, str(options.clip), options.quality]
+        settings = [options.base.to_json(), options.axes, options.rows, measured]
+        self._fingerprint = fingerprint_run(settings)
+        self._points = choose_points(options.base, options.axes)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where processes keep what they compile: in the work folder, so that a first time is one."""
+        return {name: str((self._options.work / folder).absolute()) for name, folder in _CACHES.items()}
+
+    def forget_compiled(self, startup: Job) -> None:
+        """Remove the kernels that were compiled in a run before, where the first opening is about to be timed."""
+        if read_part(startup.part, startup.fingerprint) is None:
+            for name in _COMPILED_BY_A_FIRST_OPENING:
+                shutil.rmtree(self.environment[name], ignore_errors=True)
+
+    def jobs(self) -> list[Job]:
+        """Return what is measured: start-up, then the points, in order."""
+        base = self._options.base
+        startup = self._job(base, (_STARTUP,), (SPLIT,), self.parts / f"{_STARTUP}.json")
+        jobs = [startup]
+        for index, point in enumerate(self._points):
+            what = self._what(point)
+            if index == 0 and "limits" not in what:
+                what = ("limits", *what)
+            jobs.append(self._job(point, what, self._rows(point), self.parts / f"{point.name}.json"))
+        return jobs
+
+    def tasks(self) -> list[Task]:
+        """Return what prepares all points and was not done yet, what others need first."""
+        exports = {self._export_name(point): export_command(point, self._bundle(point)) for point in self._points}
+        tasks = [Task(name, command) for name, command in exports.items()]
+        for point in self._points:
+            export = (self._export_name(point),)
+            rows = choose_rows(self._rows(point), self._gpu).rows
+            for form in dict.fromkeys(tensorrt_options(row, None).form for row in rows if row in TENSORRT_ROWS):
+                command = build_command(point, self._bundle(point), self._made / "plans", form, opened=True)
+                tasks.append(Task(f"build {form} {point.name}", command, export))
+            if "torch-compile" in rows:
+                job = self._job(point, (), ("torch-compile",), Path())
+                tasks.append(Task(f"compile {point.name}", job.command, export))
+        return self._without_done(tasks)
+
+    def needs(self, job: Job) -> list[str]:
+        """Return the names of the tasks that a job needs."""
+        names = [self._export_name(job.point), f"compile {job.point.name}"]
+        return [*names, *(f"build {form} {job.point.name}" for form in ("split", "whole"))]
+
+    def marking(self, run: RunCommand) -> RunCommand:
+        """Return what runs a task and remembers that it was done."""
+
+        def run_and_mark(name: str, command: list[str]) -> str | None:
+            problem = run(name, command)
+            if problem is None:
+                self._mark(name).parent.mkdir(parents=True, exist_ok=True)
+                self._mark(name).touch()
+            return problem
+
+        return run_and_mark
+
+    def _without_done(self, tasks: Sequence[Task]) -> list[Task]:
+        # Start-up leaves the base point's bundle.
+        done = {task.name for task in tasks if self._mark(task.name).is_file()}
+        base = self._export_name(self._options.base)
+        if (self._bundle(self._options.base) / "manifest.json").is_file():
+            done.add(base)
+        return [
+            replace(task, needs=tuple(need for need in task.needs if need not in done))
+            for task in tasks
+            if task.name not in done
+        ]
+
+    def _job(self, point: Point, what: tuple[str, ...], rows: tuple[str, ...], part: Path) -> Job:
+        options = self._options
+        return Job(
+            point,
+            what,
+            rows,
+            options.samples,
+            options.steady_ticks,
+            self._bundle(point),
+            self._made / "plans",
+            self._made / "weights",
+            part,
+            self._fingerprint,
+            options.clip,
+            options.quality,
+        )
+
+    def _what(self, point: Point) -> tuple[str, ...]:
+        base = self._options.base
+        if point == base:
+            return (*_OF_BASE, "quality") if self._options.quality else _OF_BASE
+        same_unet = (point.steps, point.width, point.height) == (base.steps, base.width, base.height)
+        return _OF_OTHER_NETWORKS if same_unet else _OF_OTHERS
+
+    def _rows(self, point: Point) -> tuple[str, ...]:
+        if point == self._options.base:
+            return self._options.rows
+        return tuple(row for row in best_rows(self._gpu) if row in self._options.rows) or self._options.rows
+
+    def _bundle(self, point: Point) -> Path:
+        return self._made / "bundles" / point.bundle_name
+
+    def _export_name(self, point: Point) -> str:
+        return f"export {point.bundle_name}"
+
+    def _mark(self, task: str) -> Path:
+        return self._made / "done" / task.replace(" ", "-")
+
+
+def _measure(job: Job, run: RunCommand) -> dict[str, str]:
+    """Measure what a job says, unless its part is there; return why it failed, if it did, by its name."""
+    if read_part(job.part, job.fingerprint) is not None:
+        return {}
+    problem = run(f"measure {_name(job)}", job.command)
+    if problem is None and read_part(job.part, job.fingerprint) is None:
+        problem = f"it left no part at {job.part}"
+    return {} if problem is None else {_name(job): problem}
+
+
+def _name(job: Job) -> str:
+    return job.part.stem
+
+
+def _assemble(results: ResultsFile, jobs: Sequence[Job]) -> None:
+    """Gather the parts of this run."""
+    for job in jobs:
+        part = read_part(job.part, job.fingerprint)
+        if part is not None:
+            results.entries += part.entries
+            results.not_run.update(part.not_run)

@@ -1,0 +1,85 @@
+"""Which rows a machine can run, and why others not."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from live2diff_trt.benchmarks import rows
+from live2diff_trt.benchmarks.overlap import can_overlap
+from live2diff_trt.benchmarks.rows import ONNX_ROW, OVERLAP, ROWS, SPLIT, WHOLE, Label, choose_rows, label_of
+from live2diff_trt.benchmarks.timing import MeasurementError
+from live2diff_trt.engine.errors import FlavourError, GpuError
+from live2diff_trt.engine.flavour import Flavour
+from live2diff_trt.engine.gpu import Gpu
+
+GPU = Gpu("NVIDIA T4", (7, 5), "580.1")
+
+
+@pytest.fixture
+def flavour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "choose_flavour", lambda *_: (Flavour("tensorrt-rtx", "1.6", None), "it is there"))
+
+
+def test_without_a_gpu_there_are_two() -> None:
+    chosen = choose_rows(ROWS, None)
+    assert chosen.rows == ("torch-eager", ONNX_ROW)
+    assert set(chosen.not_run) == set(ROWS) - set(chosen.rows)
+    assert set(chosen.not_run.values()) == {"it needs a GPU"}
+
+
+@pytest.mark.usefixtures("flavour")
+def test_onnxruntime_runs_on_the_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = choose_rows(ROWS, GPU)
+    assert "CUDAExecutionProvider" in chosen.not_run[ONNX_ROW]
+    assert {SPLIT, WHOLE, "torch-eager", "torch-graph", "torch-compile"} <= set(chosen.rows)
+    assert (OVERLAP in chosen.rows) == can_overlap()
+    runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(importlib, "import_module", lambda _: runtime)
+    monkeypatch.setattr(rows, "import_module", lambda _: runtime)
+    assert ONNX_ROW in choose_rows(ROWS, GPU).rows
+
+
+def test_without_tensorrt_its_rows_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise FlavourError("no flavour of TensorRT can be used", "Install one")
+
+    monkeypatch.setattr(rows, "choose_flavour", refuse)
+    chosen = choose_rows((WHOLE, SPLIT, "torch-graph"), GPU)
+    assert chosen.rows == ("torch-graph",)
+    assert chosen.not_run == dict.fromkeys((SPLIT, WHOLE), "no flavour of TensorRT can be used")
+
+
+@pytest.mark.parametrize("names", [("split",), ()])
+def test_names_that_are_none_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(MeasurementError, match="no row is called"):
+        choose_rows(names, None)
+
+
+@pytest.mark.usefixtures("flavour")
+def test_rows_are_labelled_by_backend_and_form() -> None:
+    assert [label_of(row, GPU) for row in (SPLIT, OVERLAP, WHOLE, ONNX_ROW, "torch-graph")] == [
+        Label("tensorrt-rtx", "split"),
+        Label("tensorrt-rtx", "split+overlap"),
+        Label("tensorrt-rtx", "whole"),
+        Label("onnxruntime"),
+        Label("torch-graph"),
+    ]
+    options = [rows.tensorrt_options(row, Path("plans")) for row in (SPLIT, OVERLAP, WHOLE)]
+    assert [one.form for one in options] == ["split", "split", "whole"]
+    assert [getattr(one, "overlap", None) for one in options] == (
+        [False, True, False] if can_overlap() else [None, None, None]
+    )
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise GpuError("no cuda-core", "Install it")
+
+    monkeypatch.setattr(rows, "detect_gpu", refuse)
+    assert rows.find_gpu() is None
+    assert rows.best_rows(None) == ("torch-eager", ONNX_ROW)
+    assert rows.best_rows(GPU) == ("torch-compile", SPLIT, OVERLAP)

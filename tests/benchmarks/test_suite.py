@@ -1,0 +1,240 @@
+"""The suite's order of work, what it skips, and what it does with what fails. No process is started but a tiny one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from live2diff_trt.benchmarks import rows
+from live2diff_trt.benchmarks.point import BASES
+from live2diff_trt.benchmarks.results_file import ResultsFile, read_results
+from live2diff_trt.benchmarks.rows import ROWS
+from live2diff_trt.benchmarks.suite import SuiteOptions, SuitePlan, run_suite
+from live2diff_trt.benchmarks.suite_parts import read_part, write_part
+from live2diff_trt.benchmarks.suite_process import Job
+from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, Task, run_tasks
+from live2diff_trt.benchmarks.timing import MeasurementError
+from live2diff_trt.engine.flavour import Flavour
+from live2diff_trt.engine.gpu import Gpu
+
+GPU = Gpu("NVIDIA T4", (7, 5), "580.1")
+
+
+def options_in(folder: Path, **changed: object) -> SuiteOptions:
+    options = SuiteOptions(folder / "work", folder / "out", BASES["tiny"], ("base", "steps"), samples=3)
+    return replace(options, **changed)  # type: ignore[arg-type] # fields by name
+
+
+class FakeProcesses:
+    """Stands for processes: what measures writes a part with one entry, an export a manifest."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.failing: set[str] = set()
+
+    def __call__(self, name: str, command: list[str]) -> str | None:
+        self.names.append(name)
+        if name in self.failing:
+            return "it ended with 1: out of memory"
+        if name.startswith("export"):
+            bundle = Path(command[-1])
+            bundle.mkdir(parents=True, exist_ok=True)
+            (bundle / "manifest.json").touch()
+        if name.startswith("measure"):
+            job = Job.from_json(json.loads(command[-1]))
+            results = ResultsFile()
+            results.add_samples(f"stage/{'_'.join(job.what)}", "torch", None, job.point, [1.0])
+            results.not_run["whole"] = "it is not right"
+            write_part(job.part, job.fingerprint, results)
+            if job.what == ("startup",):
+                self(f"export {job.point.bundle_name}", [str(job.bundle)])
+                self.names.pop()
+        return None
+
+    @property
+    def measured(self) -> list[str]:
+        return [name.partition(" ")[2].partition("-")[0] for name in self.names if name.startswith("measure")]
+
+
+def test_start_up_then_what_prepares_then_point_after_point(tmp_path: Path) -> None:
+    processes = FakeProcesses()
+    outcome = run_suite(options_in(tmp_path, axes=("base", "sizes")), None, run=processes)
+    kinds = [name.partition(" ")[0] for name in processes.names]
+    assert kinds == ["measure", "export", "export", "measure", "measure", "measure"]
+    assert processes.measured == ["startup", "t2", "t2", "t2"]
+    assert outcome.failed == {}
+    results = read_results(outcome.path)
+    assert [entry.name for entry in results.entries] == [
+        "stage/startup",
+        "stage/limits_memory_unet_frame_steadiness_stages_kernels",
+        "stage/unet_frame_stages",
+        "stage/unet_frame_stages",
+    ]
+    assert results.not_run == {"whole": "it is not right"}
+
+
+def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    class Interrupted(FakeProcesses):
+        def __call__(self, name: str, command: list[str]) -> str | None:
+            if name.startswith("measure t3"):
+                raise KeyboardInterrupt
+            return super().__call__(name, command)
+
+    first, second, third = Interrupted(), FakeProcesses(), FakeProcesses()
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(options_in(tmp_path), None, run=first)
+    assert first.measured == ["startup", "t2", "t1"]
+    assert not (tmp_path / "out").exists()
+    outcome = run_suite(options_in(tmp_path), None, run=second)
+    assert second.measured == ["t3", "t4"]
+    assert {entry.steps for entry in read_results(outcome.path).entries} == {1, 2, 3, 4}
+    run_suite(options_in(tmp_path), None, run=third)  # the last run was complete: this one is another
+    assert third.measured == ["startup", "t2", "t1", "t3", "t4"]
+
+
+def test_parts_of_another_run_are_measured_again(tmp_path: Path) -> None:
+    first, second = FakeProcesses(), FakeProcesses()
+    first.failing = {"measure t4-tiny-64x64-tiny-tiny-float32-seed0"}
+    assert run_suite(options_in(tmp_path), None, run=first).failed
+    run_suite(options_in(tmp_path, samples=4), None, run=second)
+    assert second.measured == ["startup", "t2", "t1", "t3", "t4"]
+
+
+def test_a_point_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    processes = FakeProcesses()
+    processes.failing = {"measure t1-tiny-64x64-tiny-tiny-float32-seed0"}
+    said: list[str] = []
+    outcome = run_suite(options_in(tmp_path), None, run=processes, show=said.append)
+    assert processes.measured == ["startup", "t2", "t1", "t3", "t4"]
+    assert outcome.failed == {"t1-tiny-64x64-tiny-tiny-float32-seed0": "it ended with 1: out of memory"}
+    assert read_results(outcome.path).not_run.items() > outcome.failed.items()
+    assert any("out of memory" in line for line in said)
+    processes.failing.clear()
+    assert run_suite(options_in(tmp_path), None, run=processes).failed == {}
+    assert processes.measured[-1] == "t1"
+
+
+def test_nothing_is_prepared_if_start_up_failed(tmp_path: Path) -> None:
+    processes = FakeProcesses()
+    processes.failing = {"measure startup"}
+    with pytest.raises(MeasurementError, match="out of memory"):
+        run_suite(options_in(tmp_path), None, run=processes)
+    assert processes.names == ["measure startup"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_point_whose_bundle_failed_is_not_measured(tmp_path: Path) -> None:
+    processes = FakeProcesses()
+    export = "export tiny-128x64-tiny-tiny-float32-seed0"
+    processes.failing = {export}
+    outcome = run_suite(options_in(tmp_path, axes=("base", "sizes")), None, run=processes)
+    assert outcome.failed == {
+        "t2-tiny-128x64-tiny-tiny-float32-seed0": f"{export}: it ended with 1: out of memory",
+    }
+    assert len(processes.measured) == 3
+
+
+def test_on_a_gpu_plans_are_built_and_pytorch_compiles_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "choose_flavour", lambda *_: (Flavour("tensorrt-rtx", "1.6", None), "it is there"))
+    plan = SuitePlan(options_in(tmp_path, base=BASES["sd15"], axes=("base", "steps", "autoencoder")), GPU)
+    names = [task.name.partition("-")[0] for task in plan.tasks()]
+    assert names[:2] == ["export sd15"] * 2
+    of_base, of_others = ["build split t2", "build whole t2", "compile t2"], ["build split t{}", "compile t{}"]
+    assert names[2:] == of_base + [name.format(steps) for steps in (1, 3, 4, 2) for name in of_others]
+    (build,) = [task for task in plan.tasks() if task.name.startswith("build split t3")]
+    assert build.needs == ("export sd15-512x512-taesd-dpt-hybrid-float16-seed0",)
+    assert build.command[build.command.index("--rows") + 1] == "3"
+    (kl,) = [task for task in plan.tasks() if task.name.startswith("export") and "-kl-" in task.name]
+    assert kl.command[kl.command.index("--vae") + 1] == "kl"
+    _, base, one, _, _, autoencoder = plan.jobs()
+    assert base.rows == ROWS
+    assert one.rows == ("torch-compile", "tensorrt-split", "tensorrt-overlap")
+    assert autoencoder.what == ("frame", "stages")  # its UNet is the base point's
+    done = plan.marking(lambda *_: None)
+    done(build.name, build.command)
+    assert build.name not in [task.name for task in plan.tasks()]
+
+
+def test_a_clip_adds_quality(tmp_path: Path) -> None:
+    plan = SuitePlan(options_in(tmp_path, clip=Path("clip.mp4"), quality=("one-row:rows=1",)), None)
+    base = plan.jobs()[1]
+    assert base.what[-1] == "quality"
+    assert Job.from_json(json.loads(json.dumps(base.to_json()))) == base
+
+
+def test_a_part_of_another_run_is_none(tmp_path: Path) -> None:
+    results = ResultsFile()
+    entry = results.add_samples("frame", "torch", None, BASES["tiny"], [1.0], 1e-3)
+    path = tmp_path / "parts" / "base.json"
+    assert read_part(path, "a") is None
+    write_part(path, "a", results)
+    part = read_part(path, "a")
+    assert part is not None
+    assert part.entries == (entry,)
+    assert read_part(path, "b") is None
+
+
+def test_tasks_wait_for_what_they_need() -> None:
+    together = threading.Barrier(2, timeout=20)
+    order: list[str] = []
+
+    def run(name: str, _: list[str]) -> str | None:
+        if name in ("a", "b"):
+            together.wait()  # both at a time
+        order.append(name)
+        return "it broke" if name == "b" else None
+
+    tasks = [Task("after a", [], ("a",)), Task("after b", [], ("b",)), Task("a", []), Task("b", [])]
+    assert run_tasks(tasks, 2, run) == {"b": "it broke", "after b": "what it needs was not made"}
+    assert sorted(order) == ["a", "after a", "b"]
+    assert run_tasks([], 1, run) == {}
+
+
+def test_an_interruption_ends_what_runs(tmp_path: Path) -> None:
+    runner = ProcessRunner(tmp_path, {})
+
+    def run(name: str, command: list[str]) -> str | None:
+        if name == "interrupt":
+            raise KeyboardInterrupt
+        return runner(name, command)
+
+    began = time.monotonic()
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks([Task("sleep", sleep), Task("interrupt", [])], 2, run, runner.kill)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ("print('done')", None),
+        ("print('first'); raise SystemExit('no room')", "it ended with 1: no room"),
+        ("raise SystemExit(3)", "it ended with 3: it said nothing"),
+    ],
+)
+def test_a_process_that_fails_says_why(tmp_path: Path, program: str, problem: str | None) -> None:
+    runner: Callable[[str, list[str]], str | None] = ProcessRunner(tmp_path / "logs", {"GREETING": "hello"})
+    assert runner("measure base", [sys.executable, "-c", program]) == problem
+    assert (tmp_path / "logs" / "measure-base.log").is_file()
+
+
+def test_processes_keep_what_they_compile_in_the_work_folder(tmp_path: Path) -> None:
+    plan = SuitePlan(options_in(tmp_path), None)
+    assert all(Path(folder).parent == tmp_path / "work" for folder in plan.environment.values())
+    kernels = Path(plan.environment["LIVE2DIFF_TRT_CACHE"])
+    kernels.mkdir(parents=True)
+    startup = plan.jobs()[0]
+    write_part(startup.part, startup.fingerprint, ResultsFile())
+    plan.forget_compiled(startup)
+    assert kernels.is_dir()
+    startup.part.unlink()
+    plan.forget_compiled(startup)
+    assert not kernels.exists()
