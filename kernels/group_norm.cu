@@ -1,10 +1,7 @@
 // Group normalisation (Wu and He, arXiv 1803.08494) over [positions, channels], in two launches: the statistics of
 // chunks of positions, then their union and what becomes of each element. Nothing depends on which block comes first.
-#include "rows.cuh"
-#include "special_functions.cuh"
-#include "vectors.cuh"
+#include "group_norm.cuh"
 
-constexpr unsigned ALL_LANES = 0xFFFFFFFFu;
 constexpr int MAXIMUM_THREADS = 640;  // of a block; group_norm.py has these, too
 constexpr int MAXIMUM_CHUNKS = 64;
 constexpr int MAXIMUM_GROUPS = 128;
@@ -51,23 +48,6 @@ struct Statistics {
 
 __device__ inline Statistics statistics_of_row(float* statistics, int groups) {
   return {statistics + (long long)blockIdx.y * (2 * MAXIMUM_CHUNKS + 1) * groups, groups};
-}
-
-__device__ inline float sum_of_warp(float value) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(ALL_LANES, value, distance);
-  return value;
-}
-
-// What is added to a row before anything else, [channels]; there may be nothing.
-template <typename T>
-__device__ const T* bias_of_row(const RepeatedRows<const T>& row_bias) {
-  return row_bias.rows.base == nullptr ? nullptr : row_bias.row_of_block(blockIdx.y);
-}
-
-template <typename T>
-__device__ float first_value(const T* x, const T* row_bias, int channel) {
-  return to_float(x[channel]) + (row_bias == nullptr ? 0.0f : to_float(row_bias[channel]));
 }
 
 // Grid: chunks, rows.
@@ -155,19 +135,6 @@ __device__ void group_statistics(
     }
   }
 }
-
-// Of one channel: out = ((x + bias) - reference) scale + shift, where the shift holds what the mean is off the reference.
-// In this order, as the mean times the scale may be far larger than out.
-struct Normalisation {
-  float bias;
-  float reference;
-  float scale;
-  float shift;
-
-  __device__ float operator()(float x) const { return (x + bias - reference) * scale + shift; }
-};
-
-__device__ inline float silu(float x) { return x * reciprocal(1.0f + power_of_two(x * -1.4426950408889634f)); }
 
 // Grid: chunks, rows; both as in group_statistics. `out` may be `x`.
 template <typename T>

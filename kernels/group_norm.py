@@ -1,7 +1,8 @@
-"""Launches group normalisation: statistics of chunks of positions, then what becomes of each element."""
+"""Launches group normalisation: at once where a block can keep a group, else in two launches, statistics first."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from live2diff_trt.kernels.launcher import (
     check_rows,
     row_arguments,
 )
-from live2diff_trt.kernels.library import KernelError
+from live2diff_trt.kernels.library import VECTOR_BYTES, KernelError
 
 if TYPE_CHECKING:
     from cuda.core import Stream
@@ -28,11 +29,43 @@ MAXIMUM_GROUPS = 128
 _MAXIMUM_THREADS = 640  # of a block: the same constant as in group_norm.cu
 _USUAL_THREADS = 512
 _LEAST_POSITIONS = 2  # that a thread should have
+_MAXIMUM_THREADS_AT_ONCE = 1024  # of a block: the same constants as in group_norm_once.cu
+_KEPT_BYTES = 128  # per thread
+_MOST_VECTORS_AT_ONCE = 16  # per thread: from more on, two launches, which spread over the GPU, are as fast
 
 
 def group_norm_workspace(rows: int, groups: int) -> tuple[int]:
     """Return the shape of the float32 workspace that ``group_norm`` takes: of each row's statistics."""
     return (rows * (2 * MAXIMUM_CHUNKS + 1) * groups,)
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """How a block keeps a group: by its shape only, so that every GPU adds in the same order.
+
+    Attributes:
+        vector_bytes: of channels, which a thread reads at a time.
+        lanes: positions that the block reads at a time.
+        threads: of the block; a thread has one vector of channels, at every ``lanes``-th position.
+    """
+
+    vector_bytes: int
+    lanes: int
+    threads: int
+
+    @classmethod
+    def of(cls, positions: int, group_bytes: int) -> AtOnce | None:
+        """Cut a group that has ``group_bytes`` at each position; return None if no block can keep it."""
+        vector_bytes = math.gcd(group_bytes, 16)
+        vectors = group_bytes // vector_bytes
+        if vector_bytes not in VECTOR_BYTES or vectors > _MAXIMUM_THREADS_AT_ONCE:
+            return None
+        most_lanes = min(_MAXIMUM_THREADS_AT_ONCE // vectors, -(-positions // _LEAST_POSITIONS))
+        kept = -(-positions // most_lanes)
+        if kept > min(_MOST_VECTORS_AT_ONCE, _KEPT_BYTES // vector_bytes):
+            return None
+        lanes = -(-positions // kept)
+        return cls(vector_bytes, lanes, -(-lanes * vectors // 32) * 32)
 
 
 @dataclass(frozen=True)
@@ -78,7 +111,7 @@ class GroupNormLauncher(Launcher):
         """Normalise every group of channels of each row, over all its positions; scale, shift, and apply SiLU.
 
         Args:
-            stream: where to launch; two kernels are.
+            stream: where to launch; one kernel is, or two if groups are large.
             x: [rows, positions, channels], channels a multiple of 8, of at most 8 rows that may lie in chunks.
             out: alike; written. It may be ``x`` itself, else no alias.
             scale: [channels], of x's dtype.
@@ -112,6 +145,22 @@ class GroupNormLauncher(Launcher):
         row_bias_rows = check_rows("row_bias", row_bias)
         self.check("row_bias", row_bias, (row_bias_rows, channels), dtype)
         self._check_workspace(statistics, rows, groups)
+        everything = (*row_arguments(x=x, row_bias=row_bias, out=out), np.int32(row_bias_rows))
+        numbers = np.float32(epsilon), np.int32(silu)
+        at_once = AtOnce.of(positions, channels // groups * x.item_bytes)
+        if at_once is not None:
+            self.launch(
+                stream,
+                f"group_norm_once_{dtype}_{at_once.vector_bytes}",
+                (groups, rows, 1),
+                (at_once.threads, 1, 1),
+                *everything,
+                scale.address,
+                bias.address,
+                *(np.int32(one) for one in (positions, channels, groups, at_once.lanes)),
+                *numbers,
+            )
+            return
         chunks = Chunks.of(positions, vectors)
         grid, block = (chunks.count, rows, 1), (chunks.threads, 1, 1)
         sizes = (np.int32(positions), np.int32(channels), np.int32(groups), np.int32(chunks.positions))
@@ -130,14 +179,12 @@ class GroupNormLauncher(Launcher):
             f"group_normalise_{dtype}",
             grid,
             block,
-            *row_arguments(x=x, row_bias=row_bias, out=out),
-            np.int32(row_bias_rows),
+            *everything,
             statistics.address,
             scale.address,
             bias.address,
             *sizes,
-            np.float32(epsilon),
-            np.int32(silu),
+            *numbers,
         )
 
     def _check_workspace(self, statistics: DeviceTensor, rows: int, groups: int) -> None:

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 ELEMENT_TYPES = ("float16", "float32")
 HEAD_CHANNELS = (4, 8, 40, 80, 160)
+VECTOR_BYTES = (4, 8, 16)
+"""That group_norm_once reads at a time."""
 
 
 class KernelError(Live2DiffError):
@@ -40,6 +42,9 @@ def entry_points() -> dict[str, tuple[str, ...]]:
     names["window"] += ("scatter_slots", "scatter_sink")
     for attention in ("streaming_attention", "warm_up_attention", "spatial_attention"):
         names[attention] = tuple(f"{attention}_{dtype}_{head}" for dtype in ELEMENT_TYPES for head in HEAD_CHANNELS)
+    names["group_norm_once"] = tuple(
+        f"group_norm_once_{dtype}_{vector_bytes}" for dtype in ELEMENT_TYPES for vector_bytes in VECTOR_BYTES
+    )
     return names
 
 

@@ -1,4 +1,4 @@
-// 8 and 16 bytes that move in one instruction.
+// 4, 8 and 16 bytes that move in one instruction.
 #pragma once
 
 #include "half.cuh"
@@ -30,6 +30,36 @@ __device__ inline Vector<8> load_once(const Vector<8>* address, bool wanted) {
   return vector;
 }
 
+// Reads what this thread may write later in the launch, and nobody else; else as load_once.
+__device__ inline Vector<16> load_to_change(const Vector<16>* address, bool wanted) {
+  Vector<16> vector{};
+  asm volatile(
+      "{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, %5, 0;\n\t"
+      "@wanted ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n\t}"
+      : "+r"(vector.words[0]), "+r"(vector.words[1]), "+r"(vector.words[2]), "+r"(vector.words[3])
+      : "l"(address), "r"(int(wanted)));
+  return vector;
+}
+
+__device__ inline Vector<8> load_to_change(const Vector<8>* address, bool wanted) {
+  Vector<8> vector{};
+  asm volatile(
+      "{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, %3, 0;\n\t"
+      "@wanted ld.global.v2.u32 {%0, %1}, [%2];\n\t}"
+      : "+r"(vector.words[0]), "+r"(vector.words[1])
+      : "l"(address), "r"(int(wanted)));
+  return vector;
+}
+
+__device__ inline Vector<4> load_to_change(const Vector<4>* address, bool wanted) {
+  Vector<4> vector{};
+  asm volatile(
+      "{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, %2, 0;\n\t@wanted ld.global.u32 %0, [%1];\n\t}"
+      : "+r"(vector.words[0])
+      : "l"(address), "r"(int(wanted)));
+  return vector;
+}
+
 // Reads what many threads read: it stays in the first-level cache.
 __device__ inline Vector<16> load_shared_table(const Vector<16>* address) {
   Vector<16> vector;
@@ -42,6 +72,12 @@ __device__ inline Vector<16> load_shared_table(const Vector<16>* address) {
 __device__ inline Vector<8> load_shared_table(const Vector<8>* address) {
   Vector<8> vector;
   asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(vector.words[0]), "=r"(vector.words[1]) : "l"(address));
+  return vector;
+}
+
+__device__ inline Vector<4> load_shared_table(const Vector<4>* address) {
+  Vector<4> vector;
+  asm("ld.global.nc.u32 %0, [%1];" : "=r"(vector.words[0]) : "l"(address));
   return vector;
 }
 

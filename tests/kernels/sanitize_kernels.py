@@ -116,14 +116,16 @@ def launch_spatial_attention(gpu: Gpu, dtype: str, head_channels: int) -> None:
 
 
 def launch_group_norm(gpu: Gpu, dtype: str) -> None:
-    """37 positions of 96 channels in 8 groups, which straddle vectors, and 1 of 32."""
-    for positions, channels in ((37, 96), (1, 32)):
+    """In one launch, with vectors of every size, and in two, with groups that straddle vectors and with tiny ones."""
+    for positions, channels, groups in (
+        (37, 96, 8), (1, 32, 8), (37, 80, 8), (37, 40, 10), (2000, 480, 8), (37, 96, 32), (37, 40, 40),
+    ):  # fmt: skip
         weights = {name: gpu.upload(np.ones(channels, dtype)) for name in ("scale", "bias")}
         x = gpu.upload(np.ones((ROWS, positions, channels), dtype), CHUNK_ROWS)
         for row_bias in (None, gpu.upload(np.ones((2, channels), dtype))):
             gpu.kernels.group_norm(
-                gpu.stream, x=x, out=x, **weights, row_bias=row_bias, groups=8, epsilon=1e-5, silu=True,
-                statistics=gpu.poisoned(group_norm_workspace(ROWS, 8), "float32"),
+                gpu.stream, x=x, out=x, **weights, row_bias=row_bias, groups=groups, epsilon=1e-5, silu=True,
+                statistics=gpu.poisoned(group_norm_workspace(ROWS, groups), "float32"),
             )  # fmt: skip
 
 

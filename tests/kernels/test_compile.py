@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from live2diff_trt.kernels.group_norm import MAXIMUM_CHUNKS, MAXIMUM_GROUPS
+from live2diff_trt.kernels.group_norm import (
+    _KEPT_BYTES,
+    _MAXIMUM_THREADS_AT_ONCE,
+    MAXIMUM_CHUNKS,
+    MAXIMUM_GROUPS,
+)
 from live2diff_trt.kernels.library import FOLDER, compile_kernels, entry_points, load_fat_binaries
 from live2diff_trt.kernels.spatial_attention import BLOCKS
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
@@ -39,7 +44,8 @@ def test_every_kernel_compiles(architecture: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["streaming_attention", "warm_up_attention", "spatial_attention", "group_norm", "gated_gelu"]
+    "file",
+    ["streaming_attention", "warm_up_attention", "spatial_attention", "group_norm", "group_norm_once", "gated_gelu"],
 )
 def test_everything_stays_in_registers(file: str) -> None:
     from cuda.core import Program, ProgramOptions
@@ -55,6 +61,7 @@ def test_everything_stays_in_registers(file: str) -> None:
     ("file", "constants"),
     [
         ("group_norm", {"MAXIMUM_THREADS": 640, "MAXIMUM_CHUNKS": MAXIMUM_CHUNKS, "MAXIMUM_GROUPS": MAXIMUM_GROUPS}),
+        ("group_norm_once", {"MAXIMUM_THREADS": _MAXIMUM_THREADS_AT_ONCE, "KEPT_BYTES": _KEPT_BYTES}),
         ("gated_gelu", {"GATED_GELU_THREADS": 256, "VECTORS_PER_THREAD": 2}),
         ("spatial_attention", {"PLAIN_THREADS": 128}),
         *(

@@ -68,8 +68,9 @@ def test_spatial_attention(bench: Bench, key_rows: int) -> None:
 
 @pytest.mark.parametrize("row_bias_rows", [0, 1, 2, 3])
 @pytest.mark.parametrize("silu", [False, True])
-def test_group_norm(bench: Bench, row_bias_rows: int, silu: bool) -> None:
-    x, scale, bias = random_normal(3, 9, 16), random_normal(16), random_normal(16) + 1
+@pytest.mark.parametrize("positions", [9, 8193])  # in one launch, in two
+def test_group_norm(bench: Bench, row_bias_rows: int, silu: bool, positions: int) -> None:
+    x, scale, bias = random_normal(3, positions, 16), random_normal(16), random_normal(16) + 1
     row_bias = random_normal(row_bias_rows, 16) if row_bias_rows else None
     on_device = bench.tensor(x, CHUNK_ROWS)
     bench.kernels.group_norm(

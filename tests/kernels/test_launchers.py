@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from live2diff_trt.kernels.attention import lanes_of_head
 from live2diff_trt.kernels.device_tensor import DeviceTensor, DeviceTensorError
-from live2diff_trt.kernels.group_norm import MAXIMUM_CHUNKS, Chunks, group_norm_workspace
+from live2diff_trt.kernels.group_norm import MAXIMUM_CHUNKS, AtOnce, Chunks, group_norm_workspace
 from live2diff_trt.kernels.launcher import row_arguments
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import HEAD_CHANNELS, KernelError
@@ -133,6 +133,40 @@ def group_norm_tensors(rows: int = 3, positions: int = 4096, channels: int = 320
     }
 
 
+def test_group_norm_of_few_positions_is_one_launch() -> None:
+    kernels = RecordedKernels()
+    kernels.group_norm(None, **group_norm_tensors(positions=1024, channels=640))
+    ((kernel, grid, block, arguments),) = kernels.launches
+    assert kernel == "group_norm_once_float16_8"  # 5 vectors of 8 bytes in a group of 20 channels
+    assert grid == (32, 3, 1)
+    assert block == (864, 1, 1)  # at 171 positions, 6 times
+    x, out, row_bias = (1024, 3 * 1024 * 640), (2048, 3 * 1024 * 640), (768, 3 * 640)
+    sizes = (1024, 640, 32, 171)
+    assert arguments == (*x, *row_bias, *out, 3, 2, 256, 512, *sizes, np.float32(1e-5), 1)
+    assert isinstance(arguments[-2], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("positions", "channels", "kernels"),
+    [
+        (1024, 320, ["group_norm_once_float16_4"]),
+        (3264, 320, ["group_norm_once_float16_4"]),
+        (3265, 320, ["group_statistics_float16", "group_normalise_float16"]),
+        (1024, 960, ["group_norm_once_float16_4"]),
+        (1024, 1280, ["group_norm_once_float16_16"]),
+        (1024, 1920, ["group_norm_once_float16_8"]),
+        (1632, 1280, ["group_norm_once_float16_16"]),
+        (1633, 1280, ["group_statistics_float16", "group_normalise_float16"]),
+        (64, 1280, ["group_norm_once_float16_16"]),
+        (64, 96, ["group_statistics_float16", "group_normalise_float16"]),  # 6 bytes, of which no vectors are
+    ],
+)
+def test_one_launch_keeps_groups_that_fit(positions: int, channels: int, kernels: list[str]) -> None:
+    recorded = RecordedKernels()
+    recorded.group_norm(None, **group_norm_tensors(positions=positions, channels=channels))
+    assert [kernel for kernel, *_ in recorded.launches] == kernels
+
+
 def test_group_norm_is_two_launches() -> None:
     kernels = RecordedKernels()
     kernels.group_norm(None, **group_norm_tensors())
@@ -195,6 +229,19 @@ def test_chunks_hold_every_position_once(positions: int, vectors: int) -> None:
     assert vectors <= chunks.threads <= 640
     lanes = chunks.threads // vectors
     assert chunks.count == 1 or chunks.positions >= 2 * lanes or chunks.count == MAXIMUM_CHUNKS
+
+
+@given(st.integers(1, 20000), st.integers(1, 40000).map(lambda half: 2 * half))
+def test_groups_are_kept_at_once(positions: int, group_bytes: int) -> None:
+    at_once = AtOnce.of(positions, group_bytes)
+    if at_once is None:
+        assert group_bytes % 4 or positions * group_bytes > 1024 * 16
+        return
+    vectors, rest = divmod(group_bytes, at_once.vector_bytes)
+    assert rest == 0
+    assert at_once.threads % 32 == 0
+    assert at_once.lanes * vectors <= at_once.threads <= 1024
+    assert -(-positions // at_once.lanes) * at_once.vector_bytes <= 128
 
 
 def spatial_tensors(tokens: int = 77) -> dict[str, Any]:

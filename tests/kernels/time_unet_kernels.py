@@ -24,7 +24,7 @@ from live2diff_trt.benchmarks.timing import CudaCoreClock
 from live2diff_trt.kernels import gated_gelu, group_norm, spatial_attention
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.group_norm import group_norm_workspace
-from live2diff_trt.kernels.library import FOLDER
+from live2diff_trt.kernels.library import FOLDER, entry_points
 from tests.kernels.device import Array, Gpu, open_gpu
 
 logger = logging.getLogger(__name__)
@@ -200,6 +200,7 @@ def named(name: str, variant: Variant) -> Variant:
 def variants() -> list[Variant]:
     """Return what may be faster."""
     threads = mock.patch.object(group_norm, "_USUAL_THREADS", 256)
+    most, least = "_MOST_VECTORS_AT_ONCE", "_LEAST_POSITIONS"
     return [
         named("SUM_BY_PRODUCT", tiling(40, other=constant("SUM_BY_PRODUCT", "true"))),
         named("MARGIN 0", tiling(40, other=constant("MARGIN", "0.0f"))),
@@ -222,7 +223,12 @@ def variants() -> list[Variant]:
         Variant("VECTORS_IN_FLIGHT 2", "group_norm", constant("VECTORS_IN_FLIGHT", 2)),
         Variant("VECTORS_IN_FLIGHT 6", "group_norm", constant("VECTORS_IN_FLIGHT", 6)),
         Variant("256 threads", "group_norm", str, [threads]),
-        Variant("at least 1 position", "group_norm", str, [mock.patch.object(group_norm, "_LEAST_POSITIONS", 1)]),
+        *(
+            Variant(f"at least {count} positions", "group_norm", str, [mock.patch.object(group_norm, least, count)])
+            for count in (1, 4)
+        ),
+        Variant("always two launches", "group_norm", str, [mock.patch.object(group_norm, most, 0)]),
+        Variant("one launch where it fits", "group_norm_once", str, [mock.patch.object(group_norm, most, 32)]),
         *(
             Variant(
                 f"VECTORS_PER_THREAD {count}",
@@ -253,7 +259,7 @@ def compiled(gpu: Gpu, variant: Variant) -> Iterator[None]:
         logger.info("%s: %s spills %s bytes", variant.file, variant.name, spilled)
     library = gpu.kernels._library
     objects, ready = dict(library._objects), dict(library._kernels)
-    library._objects.update({entry: kernels for entry in objects if entry.startswith(file.rpartition("_")[0])})
+    library._objects.update(dict.fromkeys(entry_points()[file], kernels))
     library._kernels.clear()
     try:
         with ExitStack() as patches:
@@ -279,7 +285,7 @@ class Log:
 def concerns(variant: Variant, timed: Timed) -> bool:
     """Whether a variant changes what is timed."""
     file, _, head = variant.file.partition(" ")
-    return timed.name.startswith(file) and timed.name.endswith(head)
+    return timed.name.startswith(file.removesuffix("_once")) and timed.name.endswith(head)
 
 
 def main() -> None:

@@ -60,8 +60,8 @@ class EmulatedKernels(Kernels):
         if not all(type(argument) is int or isinstance(argument, np.integer | np.float32) for argument in arguments):
             raise EmulationError(f"{kernel} takes addresses and numpy scalars, not {arguments}")
         library: Any = self._library
-        name, dtype, head_channels = _parse(kernel)
-        launch = _Launch(library.gpu.memory, dtype, grid, block[0], head_channels)
+        name, dtype, number = _parse(kernel)
+        launch = _Launch(library.gpu.memory, dtype, grid, block[0], number)
         entry: Callable[..., None] = getattr(launch, name)
         queue: EmulatedStream = stream
         plain = [argument.item() if isinstance(argument, np.generic) else argument for argument in arguments]
@@ -69,13 +69,13 @@ class EmulatedKernels(Kernels):
 
 
 def _parse(kernel: str) -> tuple[str, str, int]:
-    """Return an entry point's name, its element type, and the channels of a head."""
+    """Return an entry point's name, its element type, and its number: channels of a head, or bytes of a vector."""
     if kernel in _UNTYPED:
         return kernel, "", 0
-    head = kernel.rpartition("_")
-    if head[2].isdigit():
-        name, _, dtype = head[0].rpartition("_")
-        return name, dtype, int(head[2])
+    rest = kernel.rpartition("_")
+    if rest[2].isdigit():
+        name, _, dtype = rest[0].rpartition("_")
+        return name, dtype, int(rest[2])
     name, _, dtype = kernel.rpartition("_")
     if dtype not in ELEMENT_TYPES:
         raise EmulationError(f"{kernel} has no element type")
@@ -111,7 +111,7 @@ class _Launch:
     dtype: str
     grid: tuple[int, int, int]
     threads: int
-    head_channels: int
+    number: int
 
     def preprocess(self, parameters: int, image: int, width: int, height: int) -> None:
         tick = self._tick(parameters)
@@ -244,7 +244,7 @@ class _Launch:
     def streaming_attention(self, *arguments: int) -> None:
         *tensors, past_k_rows, past_v_rows, parameters, positions, heads = arguments
         rows = self._tick(parameters)["rows"][: self.grid[1]]
-        count, frame = len(rows), (positions, heads * self.head_channels)
+        count, frame = len(rows), (positions, heads * self.number)
         q, k, v, out, tables = self._attention_tensors(tensors, frame)
         past_k, past_v = (self._ring_rows(table, count, frame) for table in (past_k_rows, past_v_rows))
         visible = rows["visible"] != 0
@@ -273,7 +273,7 @@ class _Launch:
 
     def warm_up_attention(self, *arguments: int) -> None:
         *tensors, past_k_rows, past_v_rows, row, positions, heads = arguments
-        frame = (positions, heads * self.head_channels)
+        frame = (positions, heads * self.number)
         q, k, v, out, tables = self._attention_tensors(tensors, frame)
         past_k, past_v = (self._ring_rows(table, row + 1, frame)[row] for table in (past_k_rows, past_v_rows))
         result = reference.warm_up_attention(q.gather(SINK), k.gather(SINK), v.gather(SINK), tables, heads)
@@ -283,7 +283,7 @@ class _Launch:
 
     def spatial_attention(self, *arguments: int) -> None:
         *tensors, chunk_rows, key_rows, positions, tokens, heads = arguments
-        channels = heads * self.head_channels
+        channels = heads * self.number
         q, k, v, out = (
             self._rows(*tensors[at : at + 2], chunk_rows, count, channels)
             for at, count in ((0, positions), (2, tokens), (4, tokens), (6, positions))
@@ -332,10 +332,40 @@ class _Launch:
         epsilon: float,
         silu: int,
     ) -> None:
-        rows = self.grid[1]
-        written = self.memory.view(statistics, group_norm_workspace(rows, groups), "float32")
+        written = self.memory.view(statistics, group_norm_workspace(self.grid[1], groups), "float32")
         if not (written == positions).all():
             raise EmulationError("the statistics of group_normalise are another launch's")
+        rows = x, x_stride, row_bias, row_bias_stride, out, out_stride, chunk_rows, row_bias_rows
+        self._group_norm(*rows, scale, bias, positions, channels, groups, epsilon, silu)
+
+    def group_norm_once(self, *arguments: Any) -> None:
+        tensors = arguments[:10]
+        positions, channels, groups, lanes, epsilon, silu = arguments[10:]
+        vectors, rest = divmod(channels // groups * np.dtype(self.dtype).itemsize, self.number)
+        kept = -(-positions // lanes) * self.number
+        if rest or self.grid[0] != groups or lanes * vectors > self.threads or self.threads % 32 or kept > 128:
+            raise EmulationError(f"{self.threads} threads at {lanes} positions can't keep a group of {positions}")
+        self._group_norm(*tensors, positions, channels, groups, epsilon, silu)
+
+    def _group_norm(
+        self,
+        x: int,
+        x_stride: int,
+        row_bias: int,
+        row_bias_stride: int,
+        out: int,
+        out_stride: int,
+        chunk_rows: int,
+        row_bias_rows: int,
+        scale: int,
+        bias: int,
+        positions: int,
+        channels: int,
+        groups: int,
+        epsilon: float,
+        silu: int,
+    ) -> None:
+        rows = self.grid[1]
         source = self._rows(x, x_stride, chunk_rows, positions, channels)
         target = self._rows(out, out_stride, chunk_rows, positions, channels)
         added = self._rows(row_bias, row_bias_stride, chunk_rows, channels).gather(row_bias_rows) if row_bias else None
