@@ -65,15 +65,16 @@ def test_the_split_form_has_every_plan(split_plans: StoredPlans, bundle: Bundle)
     assert manifest.build_seconds > 0
 
 
-def test_the_split_form_knows_its_cuts_tables_and_arena(split_plans: StoredPlans, bundle: Bundle) -> None:
+def test_the_split_form_knows_its_cuts_constants_and_arena(split_plans: StoredPlans, bundle: Bundle) -> None:
     split = cut_unet(bundle.file("unet.onnx"), bundle.spec, 2).split
     assert split_plans.split == split
     assert split_plans.arena == arena_of(split, 2, 4)  # 8 warm-up frames in chunks of 2 rows
-    tables = split_plans.constants()
-    assert set(tables) == {name for attention in split.attentions for name in attention.tables}
-    for attention, cache in zip(split.attentions, bundle.spec.kv_caches, strict=True):
-        assert {tables[name].shape for name in attention.tables} == {(bundle.spec.window, cache.channels)}
-    assert all(np.isfinite(table).all() and table.any() for table in tables.values())
+    constants = split_plans.constants()
+    assert set(constants) == set(split.constants)
+    for attention, cache in zip(split.temporal_attentions, bundle.spec.kv_caches, strict=True):
+        assert {constants[name].shape for name in attention.tables} == {(bundle.spec.window, cache.channels)}
+    assert all(np.isfinite(values).all() for values in constants.values())
+    assert all(constants[name].any() for attention in split.temporal_attentions for name in attention.tables)
 
 
 def test_what_was_built_is_not_built_again(
