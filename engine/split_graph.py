@@ -152,7 +152,7 @@ class _Levels:
 
 
 def _find_views(graph: UNetGraph, levels: _Levels) -> list[Island]:
-    """Return the views of what a segment makes as tokens and the same segment would read as a picture, or vice versa."""
+    """Return the views of what a segment makes as tokens and would read as a picture itself, or the other way round."""
     found: dict[str, Island] = {}
     for index, node in enumerate(graph.nodes):
         if not levels.is_in_segment(index):
