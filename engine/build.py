@@ -46,7 +46,7 @@ class BuildOptions:
 
 
 _WORKERS: dict[Form, int] = {"split": 8, "whole": 1}
-"""Plans that are built at a time, at most one per core. A whole UNet takes gigabytes of memory, so it is built alone."""
+"""Plans that are built at a time, at most one per core. A whole UNet takes gigabytes of memory: it is built alone."""
 
 
 def plan_key(bundle: Bundle, flavour: Flavour, options: BuildOptions) -> PlanKey:
