@@ -86,7 +86,7 @@ def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, li
 
 
 def _with_exact_norms(network: Network) -> Network:
-    """Return a whole UNet without the group norms in which TensorRT loses digits. The split form has its own kernels."""
+    """Return a whole UNet without the group norms in which TensorRT loses digits. The split form has kernels for it."""
     model = _read(network.path)
     as_layer_norms_where_groups_are_small(model)
     return replace(network, model=model)
