@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from live2diff_trt.benchmarks.frame_sources import PictureSource, draw_pictures
-from live2diff_trt.benchmarks.overlap import full_ahead
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.rows import Label
@@ -82,7 +81,7 @@ def time_frames(
         notes: what a frame counts.
         samples: of each figure.
     """
-    saturated = {label: _StreamOfBlocks(pipeline, 0.0, full_ahead(pipeline)) for label, pipeline in pipelines.items()}
+    saturated = {label: _StreamOfBlocks(pipeline, 0.0, pipeline.full_ahead) for label, pipeline in pipelines.items()}
     at_once = _take_in_turns(saturated, samples)
     intervals_ms: dict[Label, float] = {}
     for label, taken in at_once.items():
@@ -103,7 +102,7 @@ def time_frames(
 
 def time_steadiness(results: ResultsFile, point: Point, label: Label, pipeline: Pipeline, *, ticks: int) -> None:
     """Add ``stage/steady_frame``: the intervals of many frames in a row at saturation."""
-    stream = _StreamOfBlocks(pipeline, 0.0, full_ahead(pipeline))
+    stream = _StreamOfBlocks(pipeline, 0.0, pipeline.full_ahead)
     taken = stream.take(ticks)
     stream.end()
     results.add_samples("stage/steady_frame", *label, point, [one.interval for one in taken])

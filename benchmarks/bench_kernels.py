@@ -23,7 +23,15 @@ from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.rows import Label
 from live2diff_trt.benchmarks.timing import CudaCoreClock, time_gpu
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.engine.split import AttentionCut
+from live2diff_trt.engine.split import (
+    Cut,
+    GatedGeluCut,
+    GroupNormCut,
+    SpatialAttentionCut,
+    TemporalAttentionCut,
+    UNetSplit,
+    inputs_of,
+)
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
@@ -36,6 +44,7 @@ from live2diff_trt.runtime.unet_session import UNetSession
 UNCACHED_BYTES = 192 << 20
 """More than any GPU caches."""
 _MOST_COPIES = 64
+_OTHER_CUTS = {"group_norm": GroupNormCut, "spatial_attention": SpatialAttentionCut, "gated_gelu": GatedGeluCut}
 Tensors = dict[str, DeviceTensor]
 
 
@@ -63,6 +72,7 @@ def time_kernels(results: ResultsFile, point: Point, label: Label, pipeline: Cud
         _time_case(results, point, label, session, case, samples)
     if isinstance(session.unet, SplitUNet):
         _time_attention(results, point, label, session, session.unet, samples)
+        _time_other_cuts(results, point, label, session, session.unet, samples)
     pipeline.reset()
 
 
@@ -175,29 +185,51 @@ def _time_attention(
     """
     spec = point.as_preset().spec()
     load_window(session, spec)
-    for size, cuts in _group_by_size(spec, unet.attentions):
+    for size, cuts in _group_by_size(spec, unet.split.temporal_attentions):
         with ExitStack() as stack:
-            replay = capture_replay(session, partial(_attend_all, unet, cuts), stack)
+            replay = capture_replay(session, partial(_compute_all, unet, cuts), stack)
             samples_ms = time_gpu(replay, CudaCoreClock(session.memory.stream), samples=samples)
         moved = sum(_attention_bytes(spec, cut) for cut in cuts)
         _add(results, point, label, f"streaming_attention-{size}", samples_ms, len(cuts), moved)
 
 
-def _group_by_size(spec: StreamSpec, cuts: Sequence[AttentionCut]) -> Iterator[tuple[str, list[AttentionCut]]]:
+def _group_by_size(
+    spec: StreamSpec, cuts: Sequence[TemporalAttentionCut]
+) -> Iterator[tuple[str, list[TemporalAttentionCut]]]:
     places = {cache.name: cache for cache in spec.kv_caches}
-    groups: dict[str, list[AttentionCut]] = {}
+    groups: dict[str, list[TemporalAttentionCut]] = {}
     for cut in cuts:
         cache = places[cut.place]
         groups.setdefault(f"{cache.height}x{cache.width}x{cache.channels}", []).append(cut)
     yield from {**groups, "all": list(cuts)}.items()
 
 
-def _attend_all(unet: SplitUNet, cuts: Sequence[AttentionCut], stream: Stream) -> None:
+def _time_other_cuts(
+    results: ResultsFile, point: Point, label: Label, session: UNetSession, unet: SplitUNet, samples: int
+) -> None:
+    """Add each other kernel of the UNet: all its launches of a tick in a row, on what a tick left in the arena."""
+    unet.tick(session.memory.stream)
+    for name, kind in _OTHER_CUTS.items():
+        cuts = [cut for cut in unet.split.cuts if isinstance(cut, kind)]
+        with ExitStack() as stack:
+            replay = capture_replay(session, partial(_compute_all, unet, cuts), stack)
+            samples_ms = time_gpu(replay, CudaCoreClock(session.memory.stream), samples=samples)
+        moved = point.steps * sum(_row_bytes(unet.split, cut) for cut in cuts)
+        _add(results, point, label, f"{name}-all", samples_ms, len(cuts), moved)
+
+
+def _row_bytes(split: UNetSplit, cut: Cut) -> int:
+    """Bytes of one row that a kernel reads and writes, each once; inputs of the UNet are left out."""
+    crossing = {tensor.name: tensor for tensor in split.tensors}
+    return sum(crossing[name].row_bytes for name in (*inputs_of(cut), cut.out) if name in crossing)
+
+
+def _compute_all(unet: SplitUNet, cuts: Sequence[Cut], stream: Stream) -> None:
     for cut in cuts:
-        unet.attend(stream, cut)
+        unet.compute(stream, cut)
 
 
-def _attention_bytes(spec: StreamSpec, cut: AttentionCut) -> int:
+def _attention_bytes(spec: StreamSpec, cut: TemporalAttentionCut) -> int:
     """Bytes of one launch over all rows: visible keys and values, q, k and v read; out and the new slot written."""
     (elements,) = (cache.positions * cache.channels for cache in spec.kv_caches if cache.name == cut.place)
     visible = spec.window - 1  # all but the slot that is being replaced

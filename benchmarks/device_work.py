@@ -12,11 +12,10 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.kv_window import KvWindow
-from live2diff_trt.runtime.tick import capture_work
+from live2diff_trt.runtime.tick_graphs import Work, capture_work
 from live2diff_trt.runtime.tick_record import Record, write_rows
 from live2diff_trt.runtime.unet_session import UNetSession
 
-Work = Callable[[Stream], None]
 STREAMED = 20
 """Frames that every row is taken to have seen: the window is full and rolling."""
 
@@ -39,26 +38,33 @@ def make_parameters(spec: StreamSpec) -> Record:
 
 
 def load_window(session: UNetSession, spec: StreamSpec) -> None:
-    """Upload those parameters."""
-    session.memory.upload(session.constants.parameters, make_parameters(spec).view(np.uint8))
+    """Upload those parameters, to where a frame enters and to where it is denoised."""
+    parameters = make_parameters(spec).view(np.uint8)
+    for target in (session.constants.pending_parameters, session.constants.parameters):
+        session.memory.upload(target, parameters)
 
 
 def stage_work(pipeline: CudaPipeline) -> dict[str, Work]:
     """Return every part of the tick on the device, by the stage's name."""
     parts = pipeline.parts
-    stages, rows = parts.stages, parts.unet.unet.tick_rows
+    stages, tick = parts.stages, parts.tick
     return {
         "see": stages.see,
         "encode": lambda stream: stages.encode(stream, stages.clean.row(0)),
         "estimate_depth": stages.estimate_depth,
-        "embed_depth": lambda stream: stages.embed_depth(stream, rows.depth_features.row(0)),
-        "enter": parts.tick.enter,
-        "denoise": parts.tick.denoise,
-        "decode": lambda stream: stages.decode(stream, stages.finished.row(0)),
-        "tick": parts.tick.enqueue,
+        "embed_depth": lambda stream: stages.embed_depth(stream, stages.depth_features),
+        "enter": tick.enter,
+        "denoise": lambda stream: _in_turn(stream, tick.take, tick.denoise, tick.move_on),
+        "decode": tick.decode,
+        "tick": tick.enqueue,
     }
 
 
 def wait_for_device(pipeline: CudaPipeline) -> None:
     """Wait until all that was enqueued is done."""
-    pipeline.parts.memory.stream.sync()
+    pipeline.parts.lanes.sync()
+
+
+def _in_turn(stream: Stream, *works: Work) -> None:
+    for work in works:
+        work(stream)

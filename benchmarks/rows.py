@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from live2diff_trt.benchmarks.overlap import can_overlap, overlap_option
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.errors import FlavourError, GpuError
 from live2diff_trt.engine.flavour import choose_flavour
@@ -65,7 +64,7 @@ def find_gpu() -> Gpu | None:
 
 def tensorrt_options(row: str, plans: Path | None) -> TensorRTOptions:
     """Return the options that open one of TENSORRT_ROWS."""
-    return TensorRTOptions(form=_FORMS[row], plans=plans, **overlap_option(row == OVERLAP))
+    return TensorRTOptions(form=_FORMS[row], plans=plans, overlap=row == OVERLAP)
 
 
 def label_of(row: str, gpu: Gpu | None) -> Label:
@@ -85,7 +84,7 @@ def _find_obstacle(row: str, gpu: Gpu | None) -> str | None:
     if gpu is None:
         return "it needs a GPU"
     if row in TENSORRT_ROWS:
-        return _find_obstacle_of_tensorrt(row, gpu)
+        return _find_obstacle_of_tensorrt(gpu)
     return None
 
 
@@ -97,9 +96,7 @@ def _find_obstacle_of_onnxruntime(gpu: Gpu | None) -> str | None:
     return None
 
 
-def _find_obstacle_of_tensorrt(row: str, gpu: Gpu) -> str | None:
-    if row == OVERLAP and not can_overlap():
-        return "the runtime has no option overlap yet"
+def _find_obstacle_of_tensorrt(gpu: Gpu) -> str | None:
     try:
         choose_flavour("auto", gpu.compute_capability)
     except FlavourError as error:

@@ -112,6 +112,11 @@ class TorchPipeline:
         if self._stream is not None:
             torch.cuda.synchronize(self._device)  # all this was done on another stream
 
+    @property
+    def full_ahead(self) -> int:
+        """How many frames keep the GPU busy while one more is waited for."""
+        return 1
+
     def _allocate(self) -> None:
         spec, device = self.spec, self._device
         self._slots = [Slot(spec.height, spec.width, device) for _ in range(_SLOTS)]

@@ -24,7 +24,7 @@ from live2diff_trt.engine.gpu import Gpu, detect_gpu
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 
 if TYPE_CHECKING:
-    from live2diff_trt.engine.build import BuildProgress
+    from live2diff_trt.engine.build_progress import BuildProgress
     from live2diff_trt.engine.store import StoredPlans
     from live2diff_trt.engine.verify import PlanCheck
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.arena import arena_of
+from live2diff_trt.engine.build_progress import OnPhase, OnProgress, build_at_once
 from live2diff_trt.engine.errors import PlanBuildError, PlanStoreError
 from live2diff_trt.engine.flavour import ComputeCapability, Flavour, build_target, refuse_target
 from live2diff_trt.engine.networks import Network, collect_networks
@@ -44,24 +45,8 @@ class BuildOptions:
     refittable: bool = False
 
 
-@dataclass(frozen=True)
-class BuildProgress:
-    """How far a build is.
-
-    Attributes:
-        plan: its name. index: how many plans are finished. plans: how many there will be.
-        phase: what TensorRT does. done, steps: of that phase.
-    """
-
-    plan: str
-    index: int
-    plans: int
-    phase: str
-    done: int
-    steps: int
-
-
-OnProgress = Callable[[BuildProgress], None]
+_WORKERS: dict[Form, int] = {"split": 8, "whole": 1}
+"""Plans that are built at a time, at most one per core. A whole UNet takes gigabytes of memory: it is built alone."""
 
 
 def plan_key(bundle: Bundle, flavour: Flavour, options: BuildOptions) -> PlanKey:
@@ -104,11 +89,13 @@ def build_plans(
     started = time.perf_counter()
     with store.writing(key, replace=overwrite) as folder:
         split, networks = collect_networks(bundle, key)
-        plans = {}
-        for index, network in enumerate(networks):
-            plan = _build(flavour, network, options, index, len(networks), on_progress)
-            plans[network.name] = f"{network.name}.plan"
-            _write(folder / plans[network.name], plan)
+        plans = {network.name: f"{network.name}.plan" for network in networks}
+
+        def build(index: int, on_phase: OnPhase) -> None:
+            network = networks[index]
+            _write(folder / plans[network.name], _build(flavour, network, options, on_phase))
+
+        build_at_once(list(plans), build, on_progress, min(_WORKERS[key.form], os.cpu_count() or 1))
         if split is not None:
             _write_constants(folder, bundle, split)
         manifest = PlanManifest(
@@ -133,9 +120,7 @@ def _open_valid(store: PlanStore, key: PlanKey) -> StoredPlans | None:
         return None
 
 
-def _build(
-    flavour: Flavour, network: Network, options: BuildOptions, index: int, plans: int, on_progress: OnProgress
-) -> bytes:
+def _build(flavour: Flavour, network: Network, options: BuildOptions, on_phase: OnPhase) -> bytes:
     plan_options = PlanOptions(
         target=options.target,
         gpu=options.gpu,
@@ -143,10 +128,6 @@ def _build(
         refittable=options.refittable and network.of_unet,
         channels_last=network.channels_last,
     )
-
-    def on_phase(phase: str, done: int, steps: int) -> None:
-        on_progress(BuildProgress(network.name, index, plans, phase, done, steps))
-
     return build_plan(flavour, network.name, network.serialise(), network.path, plan_options, on_phase)
 
 

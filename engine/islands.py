@@ -45,7 +45,7 @@ class Island:
 
 
 def find_islands(graph: UNetGraph, spec: StreamSpec) -> list[Island]:
-    """Return the islands in the order of their results; raise BundleError if the temporal attentions are not the spec's."""
+    """Return the islands in the order of their results; raise BundleError if temporal attentions are not the spec's."""
     finders = {
         "GroupNormalization": _find_group_norm,
         "Softmax": _find_spatial_attention,
@@ -214,7 +214,7 @@ def _silu_of(graph: UNetGraph, name: str) -> list[NodeProto] | None:
 
 
 def _row_bias_of(graph: UNetGraph, name: str, norm: NodeProto) -> str:
-    """Return the graph's input, [rows, channels], that a value is a view of, as [rows, channels, 1, 1]; else nothing."""
+    """Return the input, [rows, channels], that a value is a view of, as [rows, channels, 1, 1]; else nothing."""
     if (graph.find_row_shape(name) or ())[1:] != (1, 1):
         return ""
     node = graph.producer(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.group_norms import as_layer_norms_where_groups_are_small
 from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.split import UNetSplit
 from live2diff_trt.engine.split_graph import cut_unet
@@ -39,15 +40,7 @@ class Network:
 
     def serialise(self) -> bytes:
         """Return the graph, without the weights that lie beside it; raise BundleError if its file is damaged."""
-        if self.model is not None:
-            return self.model.SerializeToString()
-        try:
-            return onnx.load(self.path, load_external_data=False).SerializeToString()
-        except (DecodeError, OSError) as error:
-            raise BundleError(
-                f"{self.path} is not a readable ONNX graph ({error})",
-                "Export the bundle again with `live2diff-trt export`",
-            ) from error
+        return (_read(self.path) if self.model is None else self.model).SerializeToString()
 
 
 def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, list[Network]]:
@@ -79,8 +72,8 @@ def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, li
     if key.form == "whole":
         return None, [
             *before,
-            network("unet_warmup", of_unet=True),
-            network("unet", of_unet=True, rows=key.rows),
+            _with_exact_norms(network("unet_warmup", of_unet=True)),
+            _with_exact_norms(network("unet", of_unet=True, rows=key.rows)),
         ]
     path = bundle.file("unet.onnx")
     cut = cut_unet(path, bundle.spec, key.rows)
@@ -90,3 +83,19 @@ def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, li
         for segment, model in zip(cut.split.segments, cut.models, strict=True)
     ]
     return cut.split, [*before, *segments]
+
+
+def _with_exact_norms(network: Network) -> Network:
+    """Return a whole UNet without the group norms in which TensorRT loses digits. The split form has kernels for it."""
+    model = _read(network.path)
+    as_layer_norms_where_groups_are_small(model)
+    return replace(network, model=model)
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError) as error:
+        raise BundleError(
+            f"{path} is not a readable ONNX graph ({error})", "Export the bundle again with `live2diff-trt export`"
+        ) from error

@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.engine.build_progress import OnPhase
 from live2diff_trt.engine.errors import PlanBuildError
 from live2diff_trt.engine.flavour import (
     ComputeCapability,
@@ -27,8 +28,6 @@ from live2diff_trt.engine.flavour import (
 
 logger = logging.getLogger(__name__)
 
-OnPhase = Callable[[str, int, int], None]
-"""Told a phase of the build, its finished steps, and all its steps."""
 _Event = tuple[str, int, int]
 _REPORT = "Run again with --verbose, and report what TensorRT logs together with the bundle's manifest"
 _EXPORT_AGAIN = "Export the bundle again with `live2diff-trt export`"

@@ -273,5 +273,7 @@ def inputs_of(cut: Cut) -> tuple[str, ...]:
 
 
 def _read_cut(entry: dict[str, Any]) -> Cut:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-    return _KINDS[values.pop("kind")](**values)
+    values: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in entry.items()}
+    kind: Any = _KINDS[values.pop("kind")]
+    cut: Cut = kind(**values)
+    return cut

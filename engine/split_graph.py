@@ -152,7 +152,7 @@ class _Levels:
 
 
 def _find_views(graph: UNetGraph, levels: _Levels) -> list[Island]:
-    """Return the views of what a segment makes as tokens that the same segment would read as a picture, or vice versa."""
+    """Return the views of what a segment makes as tokens and would read as a picture itself, or the other way round."""
     found: dict[str, Island] = {}
     for index, node in enumerate(graph.nodes):
         if not levels.is_in_segment(index):
@@ -300,9 +300,7 @@ def _describe_tensor(graph: UNetGraph, name: str, first: int, last: int) -> Cros
         return CrossingTensor(name, shape, dtype, first, last)
     channels, height, width = shape
     if channels % _CHANNEL_MULTIPLE:
-        raise graph.refusal(
-            f"has {name} with {channels} channels, not a multiple of {_CHANNEL_MULTIPLE}, across a cut"
-        )
+        raise graph.refusal(f"has {name} with {channels} channels, not a multiple of {_CHANNEL_MULTIPLE}, across a cut")
     return CrossingTensor(name, (height, width, channels), dtype, first, last, channels_last=True)
 
 

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _ABANDONED_AFTER_SECONDS = 3600
 _PUBLISH_ATTEMPTS = 20
+_HASHING_THREADS = 8  # hashing lets go of the interpreter; three gigabytes take seconds in one thread
 """Of several builders at once, one succeeds in each attempt."""
 
 
@@ -121,8 +123,10 @@ class PlanStore:
             raise _refusal(key, f"the plans in {folder} are {_describe_difference(manifest.key, key)}")
         if manifest.generator != generator():
             raise _refusal(key, f"the plans in {folder} were built by {manifest.generator}, this is {generator()}")
-        for name, record in manifest.files.items():
-            _verify_file(folder / name, record, key)
+        with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+            checks = [pool.submit(_verify_file, folder / name, record, key) for name, record in manifest.files.items()]
+        for check in checks:
+            check.result()
         return StoredPlans(folder, manifest)
 
     @contextmanager
@@ -194,7 +198,10 @@ def generator() -> str:
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """Return size and hash of every file in a folder that is being written."""
-    return {path.name: FileRecord(path.stat().st_size, hash_file(path)) for path in sorted(folder.iterdir())}
+    paths = sorted(folder.iterdir())
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        hashes = pool.map(hash_file, paths)
+    return {path.name: FileRecord(path.stat().st_size, sha256) for path, sha256 in zip(paths, hashes, strict=True)}
 
 
 def _parse(path: Path, key: PlanKey | None = None) -> PlanManifest:

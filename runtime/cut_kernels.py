@@ -21,8 +21,8 @@ from live2diff_trt.engine.split import (
     UNetSplit,
 )
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.group_norm import group_norm_workspace
+from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout

@@ -1,4 +1,4 @@
-"""The split form: segment, kernel, segment, …; plans between which kernels of ours compute, and read the ring in place."""
+"""The split form: segment, kernel, segment, …; plans, and between them kernels of ours that read the ring in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cuda.core import Stream
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.arena import Arena, chunk_stride_bytes
 from live2diff_trt.engine.plan import Plan
-from live2diff_trt.engine.split import Cut, Segment, TemporalAttentionCut, UNetSplit
+from live2diff_trt.engine.split import Cut, Segment, UNetSplit
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.runtime.cut_kernels import Constants, CutKernels
@@ -75,9 +75,9 @@ class SplitUNet:
         self.warm_up_rows = self._take_rows(spec.sink)
 
     @property
-    def attentions(self) -> tuple[TemporalAttentionCut, ...]:
-        """The cuts that look at the past, in order."""
-        return self._form.split.temporal_attentions
+    def split(self) -> UNetSplit:
+        """Segments, cuts, and what crosses them."""
+        return self._form.split
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""

@@ -21,9 +21,10 @@ from live2diff_trt.benchmarks.point import BASES, STEP_LISTS, Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.rows import ONNX_ROW, SPLIT, WHOLE
 from live2diff_trt.benchmarks.timing import MeasurementError
-from tests.runtime.emulated_device import EmulatedGpu, EmulatedStream
+from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import FLAVOUR, GPU, build_emulated_plans, install_emulated_gpu
 from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_streams import EmulatedStream
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quickly"), pytest.mark.slow]
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from live2diff_trt.benchmarks import rows
-from live2diff_trt.benchmarks.overlap import can_overlap
 from live2diff_trt.benchmarks.rows import ONNX_ROW, OVERLAP, ROWS, SPLIT, WHOLE, Label, choose_rows, label_of
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.errors import FlavourError, GpuError
@@ -35,8 +34,7 @@ def test_without_a_gpu_there_are_two() -> None:
 def test_onnxruntime_runs_on_the_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = choose_rows(ROWS, GPU)
     assert "CUDAExecutionProvider" in chosen.not_run[ONNX_ROW]
-    assert {SPLIT, WHOLE, "torch-eager", "torch-graph", "torch-compile"} <= set(chosen.rows)
-    assert (OVERLAP in chosen.rows) == can_overlap()
+    assert {SPLIT, OVERLAP, WHOLE, "torch-eager", "torch-graph", "torch-compile"} <= set(chosen.rows)
     runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(importlib, "import_module", lambda _: runtime)
     monkeypatch.setattr(rows, "import_module", lambda _: runtime)
@@ -70,9 +68,7 @@ def test_rows_are_labelled_by_backend_and_form() -> None:
     ]
     options = [rows.tensorrt_options(row, Path("plans")) for row in (SPLIT, OVERLAP, WHOLE)]
     assert [one.form for one in options] == ["split", "split", "whole"]
-    assert [getattr(one, "overlap", None) for one in options] == (
-        [False, True, False] if can_overlap() else [None, None, None]
-    )
+    assert [one.overlap for one in options] == [False, True, False]
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,14 @@ from live2diff_trt.conformance.goldens import Goldens
 from live2diff_trt.conformance.run import describe_recording
 from live2diff_trt.engine.arena import arena_of, lifetimes_of, peak_bytes
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
-from live2diff_trt.engine.split import GatedGeluCut, GroupNormCut, SpatialAttentionCut, UNetSplit, ViewCut
+from live2diff_trt.engine.split import (
+    AttentionCut,
+    GatedGeluCut,
+    GroupNormCut,
+    SpatialAttentionCut,
+    UNetSplit,
+    ViewCut,
+)
 from live2diff_trt.engine.split_graph import CutUNet, cut_unet, load_constants
 from live2diff_trt.export.unet_graphs import write_unet_graphs
 from live2diff_trt.model.configuration import UNetConfiguration
@@ -168,7 +175,8 @@ def test_kernels_compute_every_norm_of_groups_attention_and_gate(recorded: Expor
     norms = [cut for cut in cuts if isinstance(cut, GroupNormCut)]
     assert len(norms) == 2 * resnets + transformers + motion_modules + 1
     assert sum(cut.silu for cut in norms) == 2 * resnets + 1
-    assert [cut.row_bias for cut in norms if cut.row_bias] == [f"time.{one.name}" for one in recorded.spec.time_projections]
+    times = [f"time.{one.name}" for one in recorded.spec.time_projections]
+    assert [cut.row_bias for cut in norms if cut.row_bias] == times
     attentions = [cut for cut in cuts if isinstance(cut, SpatialAttentionCut)]
     assert [cut.to_prompt for cut in attentions] == [False, True] * transformers
     assert {cut.heads for cut in attentions} == {8}
@@ -236,8 +244,9 @@ def test_every_graph_input_but_the_past_is_read(exported: Exported) -> None:
 
 def test_parts_lie_in_what_they_are_packed_in(exported: Exported) -> None:
     split = exported.cut().split
-    packed = [cut for cut in split.cuts if isinstance(cut, SpatialAttentionCut) and not cut.to_prompt]
-    for attention in (*split.temporal_attentions, *packed):
+    packed: list[AttentionCut] = [*split.temporal_attentions]
+    packed += [cut for cut in split.cuts if isinstance(cut, SpatialAttentionCut) and not cut.to_prompt]
+    for attention in packed:
         parts = [split.tensor(name) for name in (attention.q, attention.k, attention.v)]
         assert [part.part for part in parts] == [0, 1, 2]
         (whole,) = {part.packed_in for part in parts}

@@ -105,11 +105,11 @@ def damage(folder: Path, how: str) -> None:
     elif how == "torn":
         manifest.write_text(manifest.read_text()[:200])
     elif how == "format":
-        change_text(folder, '"format": 1', '"format": 99')
+        change_text(folder, '"format": 2', '"format": 99')
     elif how == "no manifest":
         manifest.unlink()
     elif how == "something else":
-        manifest.write_text(json.dumps({"manifest": {"format": 1, "key": 3}}))
+        manifest.write_text(json.dumps({"manifest": {"format": 2, "key": 3}}))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def damage(folder: Path, how: str) -> None:
         ("removed", r"the plans lack .*unet\.plan"),
         ("edited", r"it was changed after it was written"),
         ("torn", r"the manifest .*plans\.json can't be used"),
-        ("format", r"its format is 99, this version reads 1"),
+        ("format", r"its format is 99, this version reads 2"),
         ("no manifest", r"there are no plans for"),
         ("something else", r"the manifest .*plans\.json can't be used"),
     ],
