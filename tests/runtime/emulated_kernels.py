@@ -339,12 +339,12 @@ class _Launch:
         self._group_norm(*rows, scale, bias, positions, channels, groups, epsilon, silu)
 
     def group_norm_once(self, *arguments: Any) -> None:
-        positions, channels, groups, lanes, epsilon, silu = arguments[10:]
+        positions, channels, groups, lanes = arguments[10:14]
         vectors, rest = divmod(channels // groups * np.dtype(self.dtype).itemsize, self.number)
         kept = -(-positions // lanes) * self.number
         if rest or self.grid[0] != groups or lanes * vectors > self.threads or self.threads % 32 or kept > 128:
             raise EmulationError(f"{self.threads} threads at {lanes} positions can't keep a group of {positions}")
-        self._group_norm(*arguments[:13], epsilon, silu)
+        self._group_norm(*arguments[:13], *arguments[14:])
 
     def _group_norm(
         self,
