@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from live2diff_trt.kernels.attention import AttentionLauncher
+from live2diff_trt.kernels.copies import CopyLauncher
 from live2diff_trt.kernels.gated_gelu import GatedGeluLauncher
 from live2diff_trt.kernels.group_norm import GroupNormLauncher
 from live2diff_trt.kernels.latents import LatentLauncher
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 class Kernels(
     AttentionLauncher,
+    CopyLauncher,
     GatedGeluLauncher,
     GroupNormLauncher,
     LatentLauncher,

@@ -12,7 +12,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, TICK_PARAMETERS
-from live2diff_trt.runtime.device import DeviceMemory, copy_on_device
+from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.device_unet import DeviceUNet
@@ -109,7 +109,7 @@ class Tick:
         rows = self._unet.tick_rows
         self._take_parameters(stream)
         self._kernels.enter(stream, latent=self._latent, sample=rows.sample, **self._shared())
-        copy_on_device(stream, rows.depth_features.row(0), self._stages.depth_features)
+        self._kernels.copy(stream, source=self._stages.depth_features, target=rows.depth_features.row(0))
 
     def denoise(self, stream: Stream) -> None:
         """Run all rows through the UNet once."""
@@ -127,7 +127,7 @@ class Tick:
             **self._shared(),
         )
         for row in range(self._spec.steps - 1, 0, -1):
-            copy_on_device(stream, rows.depth_features.row(row), rows.depth_features.row(row - 1))
+            self._kernels.copy(stream, source=rows.depth_features.row(row - 1), target=rows.depth_features.row(row))
 
     def decode(self, stream: Stream) -> None:
         """Decode the latent that leaves."""
@@ -155,7 +155,7 @@ class Tick:
             )
 
     def _take_parameters(self, stream: Stream) -> None:
-        copy_on_device(stream, self._constants.parameters, self._constants.pending_parameters)
+        self._kernels.copy(stream, source=self._constants.pending_parameters, target=self._constants.parameters)
 
     def _shared(self) -> dict[str, DeviceTensor]:
         return {"parameters": self._constants.parameters, "step_table": self._constants.step_table}

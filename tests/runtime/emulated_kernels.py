@@ -23,7 +23,7 @@ from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu
 from tests.runtime.emulated_streams import EmulatedStream, EmulationError
 
 _KNOWN = {name for names in entry_points().values() for name in names}
-_UNTYPED = ("scatter_slots", "scatter_sink")
+_UNTYPED = ("scatter_slots", "scatter_sink", "copy_vectors")
 
 
 @dataclass(frozen=True)
@@ -412,6 +412,9 @@ class _Launch:
     def scatter_sink(self, copies: int, row: int) -> None:
         for frame in range(self.grid[1]):
             self._copy_slots(copies, source_row=frame, ring_row=row, slot=frame)
+
+    def copy_vectors(self, source: int, target: int, count: int) -> None:
+        self.memory.view(target, [16 * count], "uint8")[:] = self.memory.view(source, [16 * count], "uint8")
 
     def _copy_slots(self, copies: int, *, source_row: int, ring_row: int, slot: int) -> None:
         records = self.memory.view(copies, [self.grid[2] * SLOT_COPY.itemsize], "uint8").view(SLOT_COPY)
