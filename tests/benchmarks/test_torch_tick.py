@@ -88,7 +88,7 @@ def check_ticks(
         np.testing.assert_allclose(tick.model_output.numpy(force=True), wanted, atol=tolerance)
         for place, pair in tick.past_numpy().items():
             for ours, theirs in zip(pair, ring.past[place], strict=True):
-                np.testing.assert_allclose(ours, theirs, atol=tolerance)
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=tolerance)
         tick.advance([True] * SPEC.steps)
 
 

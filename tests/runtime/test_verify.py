@@ -105,12 +105,12 @@ def test_a_plan_that_is_off_fails(
         if name == tensor:
             values *= 1.01
 
-    change_outputs(monkeypatch, "segment_01", scale_up)
-    right, wrong = verify_emulated(tiny_bundle, split_plans, "segment_01", "depth")
+    change_outputs(monkeypatch, "segment_001", scale_up)
+    right, wrong = verify_emulated(tiny_bundle, split_plans, "segment_001", "depth")
     assert (right.plan, right.passed) == ("depth", True)
-    assert (wrong.plan, wrong.tensor, wrong.passed) == ("segment_01", tensor, False)
+    assert (wrong.plan, wrong.tensor, wrong.passed) == ("segment_001", tensor, False)
     assert wrong.error == pytest.approx(0.01, rel=1e-3)
-    with pytest.raises(PlanBuildError, match=r"1 of 2 plans .* segment_01 gives .* 1\.0e-02, 0\.001 is allowed"):
+    with pytest.raises(PlanBuildError, match=r"1 of 2 plans .* segment_001 gives .* 1\.0e-02, 0\.001 is allowed"):
         refuse_failed([right, wrong])
 
 
