@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cuda.core import Stream
     from cuda.core.graph import GraphBuilder
 
-BLOCKS = {40: (128, 128), 80: (64, 128), 160: (64, 128)}
+BLOCKS = {40: (128, 128), 80: (64, 128), 160: (32, 64)}
 """Channels of a head → queries and threads of a block; Tiling of spatial_attention.cu. Of float16."""
 _PLAIN_THREADS = 128
 _PLAIN_LANES = {4: 1, 8: 1, 40: 4, 80: 8, 160: 8}  # that share a query where there are no tensor cores
