@@ -9,7 +9,7 @@ away from it with TensorRT's and PyTorch's best, every point a process of its ow
 have random weights, those that `live2diff-trt export --random-weights --seed 0` draws; PyTorch's rows make the same
 networks from the same seed. What is fed in is random. Backends take turns, a block of samples each. Times are medians;
 beside them stands the 99th percentile. GB, TB and TFLOP are decimal. `live2diff-trt bench compare A.json B.json` says
-what became slower between two runs.
+what became slower between two runs. Results that name another command are of an earlier version, before the suite.
 
 × of the limit: how many times as long something takes as what it counts would at the rates that the same device was
 measured at in the same run: its products and convolutions at the rate of a large matrix product, then its kv-caches

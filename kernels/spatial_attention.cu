@@ -24,8 +24,8 @@ template <>
 struct Tiling<40> {
   static constexpr int warps = 4;
   static constexpr int query_tiles = 2;  // of 16 queries, per warp: each fragment of a key is used that often
-  static constexpr int tile_keys = 32;
-  static constexpr int stages = 4;
+  static constexpr int tile_keys = 64;
+  static constexpr int stages = 3;
   static constexpr int row_elements = 40;
   static constexpr int blocks_per_multiprocessor = 4;
 };
