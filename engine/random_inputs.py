@@ -8,24 +8,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from live2diff_trt.bundle.signature import HIDDEN_BIAS
+
 _INTEGER_BOUNDS = {"timesteps": 1000, "position": 16, "past_position": 16, "token_ids": 256}
 _PICTURES = ("image", "depth_image")
-_HIDDEN = 0.3
-"""Share of a window's slots."""
 
 
 def random_input(name: str, shape: Sequence[int], dtype: str, generator: np.random.Generator) -> NDArray[Any]:
     """Return values for an input of that name.
 
-    Integers stay within their range, a mask leaves the first slot of every window visible, pictures are in [−1, 1];
-    everything else is normal with deviation 1.
+    Integers stay within their range, a mask hides a run of slots of every window, as before a ring is full, but never
+    the first; pictures are in [−1, 1]; everything else is normal with deviation 1.
     """
     if name in _INTEGER_BOUNDS:
         return generator.integers(0, _INTEGER_BOUNDS[name], shape).astype(dtype)
     if name == "past_bias":
-        bias = np.where(generator.random(shape) < _HIDDEN, -np.inf, 0).astype(dtype)
-        bias[..., 0] = 0
-        return bias
+        return _hide_runs(shape, generator).astype(dtype)
     if name in _PICTURES:
         return generator.uniform(-1, 1, shape).astype(dtype)
     return generator.standard_normal(shape).astype(dtype)
+
+
+def _hide_runs(shape: Sequence[int], generator: np.random.Generator) -> NDArray[Any]:
+    """Return a mask, [rows, window]."""
+    rows, window = shape
+    begins, ends = np.sort(generator.integers(1, window + 1, (2, rows, 1)), axis=0)
+    slots = np.arange(window)
+    return np.where((begins <= slots) & (slots < ends), HIDDEN_BIAS, 0.0)

@@ -22,8 +22,9 @@ from live2diff_trt.engine.random_inputs import random_input
 
 Array = NDArray[Any]
 
-TOLERANCES = {"float32": 1e-3, "float16": 2e-2}
-"""Largest relative error of an output that passes, by its dtype."""
+TOLERANCE = 2e-2
+"""Largest relative error of an output that passes. It is the same in both dtypes: TensorRT-RTX multiplies float32 as
+TF32, which keeps as many bits of an operand as float16 does. The deepest networks are off by 7e-3."""
 
 RunPlan = Callable[[Network, Mapping[str, Array]], Mapping[str, Array]]
 """Runs a network's plan once: inputs → outputs by name, each in the shape that the graph gives it."""
@@ -97,7 +98,7 @@ def _check_network(network: Network, graphs: OnnxGraphs, run_plan: RunPlan) -> P
     found = run_plan(network, inputs)
     wanted = graphs.open_model(model, border).run(inputs)
     checks = [
-        PlanCheck(network.name, spec.name, relative_error(found[spec.name], wanted[spec.name]), TOLERANCES[spec.dtype])
+        PlanCheck(network.name, spec.name, relative_error(found[spec.name], wanted[spec.name]), TOLERANCE)
         for spec in border.outputs
     ]
     return max(checks, key=lambda check: check.error)

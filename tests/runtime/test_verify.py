@@ -57,7 +57,7 @@ def test_plans_that_are_their_graphs_pass(
     assert [check.plan for check in checks] == list(stored.manifest.plans)
     assert told == [(check.plan, index, len(checks)) for index, check in enumerate(checks)]
     assert max(check.error for check in checks) < ROUNDING
-    assert {check.tolerance for check in checks} == {1e-3}
+    assert {check.tolerance for check in checks} == {2e-2}
     refuse_failed(checks)
     gpu.finish()
     assert gpu.memory.allocated == 0
@@ -103,14 +103,14 @@ def test_a_plan_that_is_off_fails(
 
     def scale_up(name: str, values: Array) -> None:
         if name == tensor:
-            values *= 1.01
+            values *= 1.1
 
     change_outputs(monkeypatch, "segment_001", scale_up)
     right, wrong = verify_emulated(tiny_bundle, split_plans, "segment_001", "depth")
     assert (right.plan, right.passed) == ("depth", True)
     assert (wrong.plan, wrong.tensor, wrong.passed) == ("segment_001", tensor, False)
-    assert wrong.error == pytest.approx(0.01, rel=1e-3)
-    with pytest.raises(PlanBuildError, match=r"1 of 2 plans .* segment_001 gives .* 1\.0e-02, 0\.001 is allowed"):
+    assert wrong.error == pytest.approx(0.1, rel=1e-3)
+    with pytest.raises(PlanBuildError, match=r"1 of 2 plans .* segment_001 gives .* 1\.0e-01, 0\.02 is allowed"):
         refuse_failed([right, wrong])
 
 
