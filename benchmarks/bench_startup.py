@@ -47,7 +47,7 @@ def time_startup(results: ResultsFile, point: Point, bundle: Path, plans: Path, 
     label = label_of(row, gpu)
     if gpu is not None:
         shutil.rmtree(_plans_folder(point, bundle, plans, gpu), ignore_errors=True)
-        spent = run_timed(build_command(point, bundle, plans, "split", opened=False))
+        spent = run_timed(build_command(point, bundle, plans, SPLIT, opened=False))
         results.add_samples(
             "startup/build", *label, point, [spent.seconds * 1000], peak_resident_bytes=spent.peak_resident_bytes
         )

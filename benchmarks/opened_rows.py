@@ -13,7 +13,7 @@ from live2diff_trt.benchmarks.bench_frame import MOST_ERROR, compute_pictures, f
 from live2diff_trt.benchmarks.bench_unet import in_full_float32, release_memory
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
-from live2diff_trt.benchmarks.rows import ONNX_ROW, TENSORRT_ROWS, Label, label_of, tensorrt_options
+from live2diff_trt.benchmarks.rows import ONNX_ROW, TENSORRT_ROWS, Label, choose_builders, label_of, tensorrt_options
 from live2diff_trt.benchmarks.torch_networks import TorchNetworks
 from live2diff_trt.benchmarks.torch_pipeline import TorchPipeline
 from live2diff_trt.benchmarks.unet_cases import HostUNetCase, SessionUNetCase, TorchUNetCase, UNetCase
@@ -89,16 +89,14 @@ class OpenedRows:
     def unet_cases(self) -> dict[Label, UNetCase]:
         """Return every row's UNet. Rows that differ outside the UNet alone are one."""
         cases: dict[Label, UNetCase] = {}
-        forms = set()
+        builders = choose_builders(self._rows)
         for row in self._rows:
             pipeline = self._pipeline(row)
             if isinstance(pipeline, TorchPipeline):
                 cases[self._label(row)] = TorchUNetCase(pipeline, captured=row != "torch-eager")
             elif isinstance(pipeline, CudaPipeline):
-                form = tensorrt_options(row, None).form
-                if form not in forms:
+                if row in builders:
                     cases[self._label(row)] = SessionUNetCase(pipeline.parts.unet, self._spec)
-                forms.add(form)
             else:
                 graphs = OnnxGraphs(self._bundle.folder, self._bundle.manifest.signatures, self._onnx_options())
                 cases[self._label(row)] = HostUNetCase(OnnxNetwork(graphs, self._spec), self._spec)

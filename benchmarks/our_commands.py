@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from live2diff_trt.benchmarks.point import BASES, STEP_LISTS, Point
+from live2diff_trt.benchmarks.rows import plan_options
 from live2diff_trt.benchmarks.timing import MeasurementError
 
 _OURS = "from live2diff_trt.cli.main import main; main()"
@@ -46,9 +47,9 @@ def export_command(point: Point, out: Path) -> list[str]:
     return our_command("export", "--preset", point.preset, *stream, "--dtype", dtype, *networks, *weights, "--out", out)
 
 
-def build_command(point: Point, bundle: Path, plans: Path, form: str, *, opened: bool) -> list[str]:
-    """Return what builds the plans of a point, and opens them once if that is asked for."""
-    options = ["--plans", plans, "--form", form, "--rows", point.steps]
+def build_command(point: Point, bundle: Path, plans: Path, row: str, *, opened: bool) -> list[str]:
+    """Return what builds a row's plans of a point, and opens them once if that is asked for."""
+    options = ["--plans", plans, *plan_options(row), "--rows", point.steps]
     return our_command("build", bundle, *options, *([] if opened else ["--no-open"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,15 +13,24 @@ from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.errors import FlavourError, GpuError
 from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.gpu import Gpu, detect_gpu
-from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 
 TORCH_ROWS = ("torch-eager", "torch-graph", "torch-compile")
 ONNX_ROW = "onnxruntime"
 SPLIT, OVERLAP, WHOLE = "tensorrt-split", "tensorrt-overlap", "tensorrt-whole"
-TENSORRT_ROWS = (SPLIT, OVERLAP, WHOLE)
-ROWS = (*TORCH_ROWS, ONNX_ROW, *TENSORRT_ROWS)
-_FORMS: dict[str, Form] = {SPLIT: "split", OVERLAP: "split", WHOLE: "whole"}
+REFITTABLE = "tensorrt-refittable"
+"""The split form, its weights exchangeable. Not every package of TensorRT builds that: it is run where it is named."""
+TENSORRT_ROWS = (SPLIT, OVERLAP, WHOLE, REFITTABLE)
+ROWS = (*TORCH_ROWS, ONNX_ROW, SPLIT, OVERLAP, WHOLE)
+"""What is run unless rows are named."""
+_KNOWN_ROWS = (*ROWS, REFITTABLE)
+_OPTIONS = {
+    SPLIT: TensorRTOptions(form="split", overlap=False),
+    OVERLAP: TensorRTOptions(form="split", overlap=True),
+    WHOLE: TensorRTOptions(form="whole", overlap=False),
+    REFITTABLE: TensorRTOptions(form="split", overlap=False, refittable=True),
+}
+_FORMS = {SPLIT: "split", OVERLAP: "split+overlap", WHOLE: "whole", REFITTABLE: "split+refittable"}
 
 
 class Label(NamedTuple):
@@ -31,7 +41,7 @@ class Label(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The rows that this machine can run, in the order of ROWS, and why others can't be."""
+    """The rows that this machine can run, in a fixed order, and why others can't be."""
 
     rows: tuple[str, ...]
     not_run: dict[str, str]
@@ -39,10 +49,11 @@ class Chosen(NamedTuple):
 
 def choose_rows(names: Sequence[str], gpu: Gpu | None) -> Chosen:
     """Sort out which rows can run here; raise MeasurementError for a name that is no row's."""
-    unknown = [name for name in names if name not in ROWS]
+    unknown = [name for name in names if name not in _KNOWN_ROWS]
     if unknown or not names:
-        raise MeasurementError(f"no row is called {', '.join(unknown) or 'nothing'}", f"Name some of {','.join(ROWS)}")
-    obstacles = {name: _find_obstacle(name, gpu) for name in ROWS if name in names}
+        known = ",".join(_KNOWN_ROWS)
+        raise MeasurementError(f"no row is called {', '.join(unknown) or 'nothing'}", f"Name some of {known}")
+    obstacles = {name: _find_obstacle(name, gpu) for name in _KNOWN_ROWS if name in names}
     return Chosen(
         tuple(name for name, obstacle in obstacles.items() if obstacle is None),
         {name: obstacle for name, obstacle in obstacles.items() if obstacle is not None},
@@ -64,7 +75,22 @@ def find_gpu() -> Gpu | None:
 
 def tensorrt_options(row: str, plans: Path | None) -> TensorRTOptions:
     """Return the options that open one of TENSORRT_ROWS."""
-    return TensorRTOptions(form=_FORMS[row], plans=plans, overlap=row == OVERLAP)
+    return replace(_OPTIONS[row], plans=plans)
+
+
+def plan_options(row: str) -> tuple[str, ...]:
+    """Return what ``build`` is told to make the plans of one of TENSORRT_ROWS; rows with the same share them."""
+    options = _OPTIONS[row]
+    return ("--form", options.form, *(["--refittable"] if options.refittable else []))
+
+
+def choose_builders(rows: Sequence[str]) -> tuple[str, ...]:
+    """Return, of TensorRT's rows, the first of those that share plans."""
+    builders: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        if row in TENSORRT_ROWS:
+            builders.setdefault(plan_options(row), row)
+    return tuple(builders.values())
 
 
 def label_of(row: str, gpu: Gpu | None) -> Label:
@@ -72,7 +98,7 @@ def label_of(row: str, gpu: Gpu | None) -> Label:
     if row not in TENSORRT_ROWS:
         return Label(row)
     flavour, _ = choose_flavour("auto", None if gpu is None else gpu.compute_capability)
-    return Label(flavour.name, "split+overlap" if row == OVERLAP else _FORMS[row])
+    return Label(flavour.name, _FORMS[row])
 
 
 def _find_obstacle(row: str, gpu: Gpu | None) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from live2diff_trt.benchmarks.our_commands import build_command, export_command
 from live2diff_trt.benchmarks.point import AXES, BASES, Point, choose_points
 from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, ResultsFile
-from live2diff_trt.benchmarks.rows import ROWS, SPLIT, TENSORRT_ROWS, best_rows, choose_rows, tensorrt_options
+from live2diff_trt.benchmarks.rows import ROWS, SPLIT, TENSORRT_ROWS, best_rows, choose_builders, choose_rows
 from live2diff_trt.benchmarks.suite_parts import WHAT_PLANS_ARE_MADE_BY, fingerprint_run, hash_sources, read_part
 from live2diff_trt.benchmarks.suite_process import Job
 from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, RunCommand, Task, run_tasks
@@ -176,9 +176,9 @@ class SuitePlan:
         for point in self._points:
             export = (self._export_name(point),)
             rows = choose_rows(self._rows(point), self._gpu).rows
-            for form in dict.fromkeys(tensorrt_options(row, None).form for row in rows if row in TENSORRT_ROWS):
-                command = build_command(point, self._bundle(point), self._made / "plans", form, opened=True)
-                tasks.append(Task(f"build {form} {point.name}", command, export))
+            for row in choose_builders(rows):
+                command = build_command(point, self._bundle(point), self._made / "plans", row, opened=True)
+                tasks.append(Task(f"build {row} {point.name}", command, export))
             if "torch-compile" in rows:
                 job = self._job(point, (), ("torch-compile",), Path())
                 tasks.append(Task(f"compile {point.name}", job.command, export))
@@ -187,7 +187,7 @@ class SuitePlan:
     def needs(self, job: Job) -> list[str]:
         """Return the names of the tasks that a job needs."""
         names = [self._export_name(job.point), f"compile {job.point.name}"]
-        return [*names, *(f"build {form} {job.point.name}" for form in ("split", "whole"))]
+        return [*names, *(f"build {row} {job.point.name}" for row in TENSORRT_ROWS)]
 
     def marking(self, run: RunCommand) -> RunCommand:
         """Return what runs a task and remembers that it was done."""

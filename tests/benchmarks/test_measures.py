@@ -107,7 +107,7 @@ def test_every_backend_of_the_cpu(tiny_bundle: Path, tmp_path: Path) -> None:
     assert kinds_of(results, "frame_latency") == {"torch-eager": {"", "_beyond"}, "onnxruntime": {"", "_beyond"}}
     assert kinds_of(results, "stage/") == {"torch-eager": {"enter", "denoise", "decode", "tick"}}
     assert {entry.samples for entry in results.entries if entry.name != "kernel/copy"} >= {3}
-    assert set(results.not_run) == {"torch-graph", "torch-compile", *rows.TENSORRT_ROWS, "kernels"}
+    assert set(results.not_run) == {"torch-graph", "torch-compile", rows.SPLIT, rows.OVERLAP, rows.WHOLE, "kernels"}
     (tick,) = [entry for entry in results.entries if entry.name == "frame" and entry.backend == "onnxruntime"]
     assert tick.notes["cache_bytes"] == POINT.as_preset().spec().cache_bytes
     assert tick.notes["tflop"] > 0

@@ -9,7 +9,18 @@ from types import SimpleNamespace
 import pytest
 
 from live2diff_trt.benchmarks import rows
-from live2diff_trt.benchmarks.rows import ONNX_ROW, OVERLAP, ROWS, SPLIT, WHOLE, Label, choose_rows, label_of
+from live2diff_trt.benchmarks.rows import (
+    ONNX_ROW,
+    OVERLAP,
+    REFITTABLE,
+    ROWS,
+    SPLIT,
+    WHOLE,
+    Label,
+    choose_builders,
+    choose_rows,
+    label_of,
+)
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.errors import FlavourError, GpuError
 from live2diff_trt.engine.flavour import Flavour
@@ -33,6 +44,8 @@ def test_without_a_gpu_there_are_two() -> None:
 @pytest.mark.usefixtures("flavour")
 def test_onnxruntime_runs_on_the_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = choose_rows(ROWS, GPU)
+    assert REFITTABLE not in chosen.rows
+    assert REFITTABLE in choose_rows((REFITTABLE,), GPU).rows
     assert "CUDAExecutionProvider" in chosen.not_run[ONNX_ROW]
     assert {SPLIT, OVERLAP, WHOLE, "torch-eager", "torch-graph", "torch-compile"} <= set(chosen.rows)
     runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
@@ -59,16 +72,22 @@ def test_names_that_are_none_are_refused(names: tuple[str, ...]) -> None:
 
 @pytest.mark.usefixtures("flavour")
 def test_rows_are_labelled_by_backend_and_form() -> None:
-    assert [label_of(row, GPU) for row in (SPLIT, OVERLAP, WHOLE, ONNX_ROW, "torch-graph")] == [
+    assert [label_of(row, GPU) for row in (SPLIT, OVERLAP, WHOLE, REFITTABLE, ONNX_ROW, "torch-graph")] == [
         Label("tensorrt-rtx", "split"),
         Label("tensorrt-rtx", "split+overlap"),
         Label("tensorrt-rtx", "whole"),
+        Label("tensorrt-rtx", "split+refittable"),
         Label("onnxruntime"),
         Label("torch-graph"),
     ]
-    options = [rows.tensorrt_options(row, Path("plans")) for row in (SPLIT, OVERLAP, WHOLE)]
-    assert [one.form for one in options] == ["split", "split", "whole"]
-    assert [one.overlap for one in options] == [False, True, False]
+    options = [rows.tensorrt_options(row, Path("plans")) for row in (SPLIT, OVERLAP, WHOLE, REFITTABLE)]
+    assert [one.form for one in options] == ["split", "split", "whole", "split"]
+    assert [one.overlap for one in options] == [False, True, False, False]
+    assert [one.refittable for one in options] == [False, False, False, True]
+
+
+def test_rows_that_share_plans_build_them_once() -> None:
+    assert choose_builders(("torch-graph", WHOLE, OVERLAP, SPLIT, REFITTABLE)) == (WHOLE, OVERLAP, REFITTABLE)
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

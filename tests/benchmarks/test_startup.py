@@ -15,7 +15,7 @@ from live2diff_trt.benchmarks.open_fresh import open_fresh
 from live2diff_trt.benchmarks.our_commands import Spent, build_command, export_command, our_command, run_timed
 from live2diff_trt.benchmarks.point import BASES, STEP_LISTS
 from live2diff_trt.benchmarks.results_file import ResultsFile
-from live2diff_trt.benchmarks.rows import ONNX_ROW, OVERLAP, SPLIT, Label
+from live2diff_trt.benchmarks.rows import ONNX_ROW, OVERLAP, REFITTABLE, SPLIT, Label
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.gpu import Gpu
 
@@ -87,9 +87,10 @@ def test_commands_are_those_of_a_user() -> None:
         "export --preset sd15 --size 512x512 --step-list 30,40 --dtype fp16 --depth depth-anything --random-weights "
         "--seed 3 --out out"
     )
-    command = " ".join(build_command(point, Path("b"), Path("p"), "split", opened=False)[3:])
+    command = " ".join(build_command(point, Path("b"), Path("p"), SPLIT, opened=False)[3:])
     assert command == "build b --plans p --form split --rows 4 --no-open"
-    assert "--no-open" not in build_command(point, Path("b"), Path("p"), "split", opened=True)
+    assert "--refittable" in build_command(point, Path("b"), Path("p"), REFITTABLE, opened=True)
+    assert "--no-open" not in build_command(point, Path("b"), Path("p"), SPLIT, opened=True)
 
 
 def test_a_command_is_timed_and_its_memory_looked_at() -> None:

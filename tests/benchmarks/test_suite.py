@@ -144,11 +144,12 @@ def test_a_point_whose_bundle_failed_is_not_measured(tmp_path: Path) -> None:
 def test_on_a_gpu_plans_are_built_and_pytorch_compiles_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "choose_flavour", lambda *_: (Flavour("tensorrt-rtx", "1.6", None), "it is there"))
     plan = SuitePlan(options_in(tmp_path, base=BASES["sd15"], axes=("base", "steps", "autoencoder")), GPU)
-    names = [task.name.partition("-")[0] for task in plan.tasks()]
+    names = [task.name.partition("-sd15")[0].partition("-512")[0] for task in plan.tasks()]
     assert names[:2] == ["export sd15"] * 2
-    of_base, of_others = ["build split t2", "build whole t2", "compile t2"], ["build split t{}", "compile t{}"]
+    of_base = ["build tensorrt-split t2", "build tensorrt-whole t2", "compile t2"]
+    of_others = ["build tensorrt-split t{}", "compile t{}"]
     assert names[2:] == of_base + [name.format(steps) for steps in (1, 3, 4, 2) for name in of_others]
-    (build,) = [task for task in plan.tasks() if task.name.startswith("build split t3")]
+    (build,) = [task for task in plan.tasks() if task.name.startswith("build tensorrt-split t3")]
     assert build.needs == ("export sd15-512x512-taesd-dpt-hybrid-float16-seed0",)
     assert build.command[build.command.index("--rows") + 1] == "3"
     (kl,) = [task for task in plan.tasks() if task.name.startswith("export") and "-kl-" in task.name]
