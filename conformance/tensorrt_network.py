@@ -106,7 +106,7 @@ def open_tensorrt_network(stored: StoredPlans, spec: StreamSpec, options: Tensor
     flavour, _ = choose_flavour(options.flavour, gpu.compute_capability)
     Device(options.device).set_current()
     facts = stored.facts(gpu)
-    measured = know_plans(stored, flavour, facts)
+    measured = know_plans(stored, flavour, facts, options.device)
     session = open_unet(spec, stored, flavour, facts, measured, options.device, overlap=False)
     try:
         yield TensorRTNetwork(session)

@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from importlib import import_module
+from threading import get_ident
 from typing import Any, Literal
 
 from live2diff_trt.engine.errors import FlavourError
@@ -20,6 +21,7 @@ _HOPPER = (9, 0)
 _OLDEST_WITH_TENSOR_CORES = (7, 5)
 _CANCELLED = "BuildCanceled"
 """In the message with which a build ends that we stopped: no error of TensorRT's."""
+_SILENCE = "it did not say why"
 _tensorrt_log = logging.getLogger("live2diff_trt.tensorrt")
 
 
@@ -101,27 +103,36 @@ def build_target(compute_capability: ComputeCapability) -> ComputeCapability:
 
 
 class LogMessages:
-    """The first and the last error that TensorRT logged: its calls return None, its log says why."""
+    """The first and the last error that TensorRT logged: its calls return None, its log says why.
+
+    Several threads may call TensorRT at once, each after ``clear``. Each finds the errors that were logged in its own
+    thread, and those of TensorRT's own threads, which can't be told apart; never those of another caller.
+    """
 
     def __init__(self) -> None:
-        self._first = self._last = ""
+        self._errors: list[tuple[int, str]] = []  # of every thread, with its number
+        self._callers: dict[int, int] = {}  # thread → how many errors there were when it cleared
 
     def note(self, message: str) -> None:
-        """Keep an error."""
-        self._last = " ".join(message.split()).rstrip(".")
-        self._first = self._first or self._last
+        """Keep an error of this thread."""
+        self._errors.append((get_ident(), " ".join(message.split()).rstrip(".")))
 
     def clear(self) -> None:
-        """Forget all errors."""
-        self._first = self._last = ""
+        """Forget all errors, as far as this thread is concerned."""
+        self._callers[get_ident()] = len(self._errors)
 
     def first(self) -> str:
         """Return the oldest error since ``clear``: the cause, where the others are its consequences."""
-        return self._first or "it did not say why"
+        return next(iter(self._find()), _SILENCE)
 
     def last(self) -> str:
         """Return the newest error since ``clear``."""
-        return self._last or "it did not say why"
+        return next(reversed(self._find()), _SILENCE)
+
+    def _find(self) -> list[str]:
+        me = get_ident()
+        errors = self._errors[self._callers.get(me, 0) :]
+        return [error for thread, error in errors if thread == me or thread not in self._callers]
 
 
 def make_logger(flavour: Flavour) -> tuple[Any, LogMessages]:

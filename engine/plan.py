@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -80,6 +81,8 @@ class Plan:
 class PlanRuntime:
     """Opens plans on the current device. RTX compiles a plan's kernels when it is opened, or finds them in its cache.
 
+    Several threads may open plans at once; nobody may close the runtime meanwhile.
+
     Args:
         flavour: what the plans were built with.
         runtime_cache: what ``serialise_cache`` gave in an earlier process, or None.
@@ -91,6 +94,7 @@ class PlanRuntime:
         self._runtime = flavour.module.Runtime(self._logger)
         self._saved_cache = runtime_cache
         self._cache: Any = None
+        self._making_cache = Lock()
         self._plans: list[Plan] = []
 
     def open(self, name: str, plan: bytes) -> Plan:
@@ -134,8 +138,9 @@ class PlanRuntime:
             self._flavour.module.ExecutionContextAllocationStrategy.USER_MANAGED
         )
         if self._flavour.is_rtx:
-            if self._cache is None:
-                self._cache = self._make_cache(config)
+            with self._making_cache:
+                if self._cache is None:
+                    self._cache = self._make_cache(config)
             config.set_runtime_cache(self._cache)
         return config
 

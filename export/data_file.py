@@ -25,6 +25,7 @@ def write_graphs(folder: Path, models: Sequence[onnx_ir.Model], data_file: str) 
         ExportError: if two models have different weights of one name.
     """
     placed: dict[str, onnx_ir.ExternalTensor] = {}
+    written: dict[str, onnx_ir.TensorProtocol] = {}
     with (folder / data_file).open("wb") as stream:
         for model in models:
             for name, value in model.graph.initializers.items():
@@ -34,7 +35,8 @@ def write_graphs(folder: Path, models: Sequence[onnx_ir.Model], data_file: str) 
                     )
                 if name not in placed:
                     placed[name] = _append(stream, folder / data_file, name, value.const_value)
-                elif not _same(placed[name], value.const_value):
+                    written[name] = value.const_value
+                elif not _same(written[name], value.const_value):
                     raise ExportError(f"two graphs have different weights called {name}", "Give them different names")
                 value.const_value = placed[name]
     for model in models:
@@ -46,8 +48,6 @@ def _append(stream: BinaryIO, path: Path, name: str, tensor: onnx_ir.TensorProto
     stream.write(b"\0" * (-stream.tell() % alignment))
     offset = stream.tell()
     stream.write(np.ascontiguousarray(tensor.numpy()).data)
-    # A weight of another graph is compared with what was written here: it must be there to read.
-    stream.flush()
     return onnx_ir.ExternalTensor(
         location=path.name,
         offset=offset,
@@ -59,8 +59,10 @@ def _append(stream: BinaryIO, path: Path, name: str, tensor: onnx_ir.TensorProto
     )
 
 
-def _same(placed: onnx_ir.ExternalTensor, tensor: onnx_ir.TensorProtocol) -> bool:
-    if placed is tensor:
-        return True
-    alike = placed.dtype == tensor.dtype and tuple(placed.shape) == tuple(tensor.shape)
-    return alike and np.array_equal(placed.numpy(), tensor.numpy(), equal_nan=True)
+def _same(one: onnx_ir.TensorProtocol, other: onnx_ir.TensorProtocol) -> bool:
+    """Whether two tensors are equal: at once where both are the same memory, as weights of one module are."""
+    first, second = one.numpy(), other.numpy()
+    if one.dtype != other.dtype or first.shape != second.shape:
+        return False
+    same_memory = first.strides == second.strides and first.ctypes.data == second.ctypes.data
+    return same_memory or np.array_equal(first, second, equal_nan=True)

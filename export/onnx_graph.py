@@ -58,7 +58,18 @@ def cut_out(model: onnx_ir.Model, signature: GraphSignature) -> onnx_ir.Model:
     names = [spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs]
     graph = extract(model.graph, *names)
     graph.name = signature.name
+    _order_initialisers(graph, model.graph)
     return onnx_ir.Model(graph, ir_version=model.ir_version, producer_name=model.producer_name)
+
+
+def _order_initialisers(part: onnx_ir.Graph, whole: onnx_ir.Graph) -> None:
+    """Give the weights of a part the order that they have in the whole graph, in place.
+
+    ``extract`` collects them in a set, whose order depends on addresses: two exports would differ.
+    """
+    for name in whole.initializers:
+        if name in part.initializers:
+            part.initializers[name] = part.initializers.pop(name)
 
 
 def _trace(module: nn.Module, signature: GraphSignature) -> onnx_ir.Model:

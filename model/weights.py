@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -68,11 +70,14 @@ def random_state_dict(module: nn.Module, seed: int, dtype: torch.dtype) -> dict[
     """
     norms = {name for name, part in module.named_modules() if isinstance(part, nn.GroupNorm | nn.LayerNorm)}
     tables = {name for name, part in module.named_modules() if isinstance(part, PositionEncoding)}
-    return {
-        key: _random_tensor(key, tensor, seed, owner in norms, owner in tables).to(dtype)
-        for key, tensor in module.state_dict().items()
-        for owner in [key.rpartition(".")[0]]
-    }
+    state = module.state_dict()
+
+    def make(key: str) -> Tensor:
+        owner = key.rpartition(".")[0]
+        return _random_tensor(key, state[key], seed, owner in norms, owner in tables).to(dtype)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each tensor has its own generator, which needs no interpreter
+        return dict(zip(state, pool.map(make, state), strict=True))
 
 
 def _random_tensor(key: str, like: Tensor, seed: int, is_norm: bool, is_table: bool) -> Tensor:
@@ -83,4 +88,4 @@ def _random_tensor(key: str, like: Tensor, seed: int, is_norm: bool, is_table: b
         return torch.full(like.shape, 1.0 if is_norm and key.endswith(".weight") else 0.0)
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    return torch.randn(like.shape, generator=generator) / like[0].numel() ** 0.5
+    return torch.randn(like.shape, generator=generator).div_(like[0].numel() ** 0.5)

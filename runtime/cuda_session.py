@@ -78,7 +78,7 @@ def open_session(
     fresh_context = not has_context(options.device)
     free_before = free_memory(options.device)
     Device(options.device).set_current()
-    measured = know_plans(stored, flavour, facts)
+    measured = know_plans(stored, flavour, facts, options.device)
     estimate = estimate_session(spec, stored, measured, overlap=options.overlap)
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())

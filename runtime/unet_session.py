@@ -20,6 +20,7 @@ from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_ring import DeviceKvRing
 from live2diff_trt.runtime.device_unet import DeviceUNet
 from live2diff_trt.runtime.lanes import PRIORITIES, LaneName, lane_of
+from live2diff_trt.runtime.plan_threads import call_per_plan
 from live2diff_trt.runtime.split_unet import SplitForm, SplitUNet
 from live2diff_trt.runtime.tick import TickConstants
 from live2diff_trt.runtime.whole_unet import WholeUNet
@@ -78,7 +79,7 @@ def open_unet(
         memory = opened.enter_context(DeviceMemory(device_id, PRIORITIES["denoise"]))
         runtime_cache = facts.load_runtime_cache()
         runtime = opened.enter_context(PlanRuntime(flavour, runtime_cache))
-        plans = {name: runtime.open(name, stored.plan_bytes(name)) for name in stored.manifest.plans}
+        plans = _open_plans(runtime, stored, device_id)
         if runtime_cache is None:  # it was lost after the plans were measured
             keep_runtime_cache(runtime, facts)
         _share_scratch(memory, plans, measured, overlap=overlap)
@@ -91,6 +92,10 @@ def open_unet(
         conditions.set_steps(make_step_table(spec.step_list, spec.schedule).timesteps)
         opened.pop_all()  # from here on the session closes them
     return UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
+
+
+def _open_plans(runtime: PlanRuntime, stored: StoredPlans, device_id: int) -> dict[str, Plan]:
+    return call_per_plan(lambda name: runtime.open(name, stored.plan_bytes(name)), stored.manifest.plans, device_id)
 
 
 def lane_scratch(measured: Mapping[str, Any], *, overlap: bool) -> dict[LaneName, int]:
@@ -135,24 +140,28 @@ def ring_rows(spec: StreamSpec, rows: int) -> int:
     return -(-spec.steps // rows) * rows
 
 
-def know_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts) -> dict[str, Any]:
+def know_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, device_id: int) -> dict[str, Any]:
     """Return the plans' memory, as it was measured when they were first opened on this GPU: now, if that was never."""
     measured = facts.load_measured()
-    return measured if "scratch_bytes" in measured else _measure_plans(stored, flavour, facts)
+    return measured if "scratch_bytes" in measured else _measure_plans(stored, flavour, facts, device_id)
 
 
-def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts) -> dict[str, Any]:
-    """Open every plan once, one after the other, to learn its memory; RTX compiles its kernels meanwhile."""
+def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, device_id: int) -> dict[str, Any]:
+    """Open every plan once, and close it again, to learn its memory; RTX compiles its kernels meanwhile."""
     logger.info("opening these plans on this GPU for the first time; it takes a minute, once")
-    scratch: dict[str, int] = {}
-    weights: dict[str, int] = {}
     with PlanRuntime(flavour, facts.load_runtime_cache()) as runtime:
-        for name in stored.manifest.plans:
+
+        def measure(name: str) -> tuple[int, int]:
             plan = runtime.open(name, stored.plan_bytes(name))
-            scratch[name], weights[name] = plan.scratch_bytes, plan.weight_bytes
             plan.close()
+            return plan.scratch_bytes, plan.weight_bytes
+
+        sizes = call_per_plan(measure, stored.manifest.plans, device_id)
         keep_runtime_cache(runtime, facts)
-    measured = {"scratch_bytes": scratch, "weight_bytes": weights}
+    measured = {
+        "scratch_bytes": {name: scratch for name, (scratch, _) in sizes.items()},
+        "weight_bytes": {name: weights for name, (_, weights) in sizes.items()},
+    }
     facts.save_measured(measured)
     return measured
 

@@ -6,7 +6,9 @@ import ast
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Thread
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from live2diff_trt.engine.errors import FlavourError
 from live2diff_trt.engine.flavour import (
     Flavour,
+    LogMessages,
     Verdict,
     build_target,
     choose_flavour,
@@ -157,6 +160,33 @@ def test_tensorrts_log_goes_to_logging_and_errors_are_kept(caplog: pytest.LogCap
     assert (messages.first(), messages.last()) == ("something happened", "something else happened")
     messages.clear()
     assert messages.first() == messages.last() == "it did not say why"
+
+
+def test_errors_belong_to_the_thread_whose_call_they_end() -> None:
+    messages = LogMessages()
+
+    def fail(plan: str, together: Barrier) -> str:
+        messages.clear()
+        together.wait()
+        messages.note(f"{plan} is damaged")
+        together.wait()
+        return messages.last()
+
+    plans = ["first", "second", "third"]
+    together = Barrier(len(plans), timeout=20)
+    with ThreadPoolExecutor(len(plans)) as pool:
+        found = [pool.submit(fail, plan, together) for plan in plans]
+        assert [future.result() for future in found] == [f"{plan} is damaged" for plan in plans]
+        assert pool.submit(fail, "fourth", Barrier(1)).result() == "fourth is damaged"
+
+
+def test_errors_of_tensorrts_own_threads_are_found() -> None:
+    messages = LogMessages()
+    messages.clear()
+    thread = Thread(target=messages.note, args=("a kernel can't be compiled",))
+    thread.start()
+    thread.join()
+    assert messages.last() == "a kernel can't be compiled"
 
 
 # --- the names of TensorRT that are used -----------------------------------------------------------------------------

@@ -69,6 +69,22 @@ def test_a_part_that_is_cut_out_has_its_own_border_and_weights() -> None:
     assert set(part.graph.initializers) == {"second.weight"}
 
 
+def test_a_part_that_is_cut_out_has_its_weights_in_the_whole_graphs_order() -> None:
+    class Layers(nn.Module):
+        """Layers one after the other, whose weights a set would mix."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(16)))
+
+        def forward(self, tensors: Tensors) -> Tensors:
+            return (self.layers(tensors[0]),)
+
+    model = export_graph(Layers(), border("whole", ["a"], ["x"]))
+    part = cut_out(model, border("part", ["a"], ["x"]))
+    assert list(part.graph.initializers) == list(model.graph.initializers)
+
+
 def test_a_border_that_is_not_the_graphs_is_refused() -> None:
     with pytest.raises(ExportError, match="x of type float32 where x of type float16 was promised"):
         export_graph(TwoParts(), border("both", ["a", "b"], ["x", "y"], dtype="float16"))

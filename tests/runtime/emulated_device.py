@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -86,6 +87,7 @@ class EmulatedGpu(EmulatedQueues):
         self.memory = AddressSpace(poisoned=True)
         self.pinned = AddressSpace(poisoned=False)  # most of it is never touched
         self.total = 4 << 30
+        self._threads = threading.local()
 
     @property
     def free_bytes(self) -> int:
@@ -102,8 +104,14 @@ class EmulatedGpu(EmulatedQueues):
         """The pool's."""
         return id(self)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is this thread's device."""
+        return getattr(self._threads, "is_current", False)
+
     def set_current(self) -> None:
         """Make it the thread's device."""
+        self._threads.is_current = True
 
     def allocate(self, size: int, *, stream: EmulatedStream) -> EmulatedBuffer:
         """Allocate device memory."""

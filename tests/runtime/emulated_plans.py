@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,15 @@ class GraphCache:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="emulated-plans-"))
         self._opened: dict[str, _OpenedGraph] = {}
+        self._opening = Lock()
 
     def open(self, plan: bytes) -> _OpenedGraph:
         """Open a plan, or return it as it was opened before."""
         name = hashlib.sha256(plan).hexdigest()[:16]
-        if name not in self._opened:
-            self._opened[name] = self._open(name, plan)
-        return self._opened[name]
+        with self._opening:
+            if name not in self._opened:
+                self._opened[name] = self._open(name, plan)
+            return self._opened[name]
 
     def close(self) -> None:
         """Remove the files."""
@@ -173,7 +176,9 @@ class EmulatedPlanRuntime:
         self._graphs = graphs
 
     def open(self, name: str, plan: bytes) -> EmulatedPlan:
-        """Open a plan."""
+        """Open a plan, in a thread in which the device is current."""
+        if not self._gpu.is_current:
+            raise EmulationError(f"the plan {name} is opened in a thread that has no device")
         return EmulatedPlan(name, self._graphs.open(plan), self._gpu)
 
     def serialise_cache(self) -> bytes | None:

@@ -16,6 +16,7 @@ import pytest
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.cuda_session import estimate_for
@@ -26,7 +27,7 @@ from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import GPU, ForeignPicture, install_emulated_gpu
-from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_plans import EmulatedPlan, EmulatedPlanRuntime, GraphCache
 
 GRAIN_BYTES = 512
 MOST_UNEQUAL = 0.001
@@ -316,6 +317,24 @@ def test_a_failure_while_opening_frees_everything(
 
     monkeypatch.setattr("live2diff_trt.runtime.tick.Tick.capture", refuse)
     with pytest.raises(RefusalError):
+        bench.stream("split", 2)
+    gpu.finish()
+    assert gpu.memory.allocated == 0
+
+
+def test_a_plan_that_cant_be_opened_is_told_and_everything_is_freed(
+    bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.stream("split", 2).close()  # the plans are measured, and the next stream opens them at once
+    open_plan = EmulatedPlanRuntime.open
+
+    def refuse_depth(self: EmulatedPlanRuntime, name: str, plan: bytes) -> EmulatedPlan:
+        if name == "depth":
+            raise PlanError(f"TensorRT can't load the plan {name}", "Build the plans again")
+        return open_plan(self, name, plan)
+
+    monkeypatch.setattr(EmulatedPlanRuntime, "open", refuse_depth)
+    with pytest.raises(PlanError, match="can't load the plan depth"):
         bench.stream("split", 2)
     gpu.finish()
     assert gpu.memory.allocated == 0
