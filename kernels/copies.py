@@ -88,10 +88,9 @@ class CopyLauncher(Launcher):
 
 def _check_alignment(*places: int) -> None:
     """Raise KernelError unless all addresses, or numbers of bytes, are multiples of a vector."""
-    if any(place % _VECTOR_BYTES for place in places):
-        raise KernelError(
-            f"what is at {', '.join(map(hex, places))} can't be copied in vectors", f"Use multiples of {_VECTOR_BYTES}"
-        )
+    for place in places:
+        if place % _VECTOR_BYTES:
+            raise KernelError(f"{place:#x} is no multiple of a vector", f"Use multiples of {_VECTOR_BYTES} bytes")
 
 
 def _cover(size: int, most_blocks: int) -> tuple[int, int, int]:

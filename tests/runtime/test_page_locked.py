@@ -80,11 +80,11 @@ def test_memory_comes_back_with_the_last_reference(pool: FramePool, gpu: Emulate
     first = pool.empty(4, 4)
     first_place, corner = place_of(first), first[:1, :1]
     del first
-    assert place_of(second := pool.empty(4, 4)) != first_place  # the corner may still be read
+    second = pool.empty(4, 4)
+    assert place_of(second) != first_place  # the corner may still be read
     del corner
     assert place_of(pool.empty(4, 2)) == first_place
     assert gpu.pinned.allocated == 2 * 48
-    del second
 
 
 def test_larger_frames_take_the_place_of_smaller_ones(pool: FramePool, gpu: EmulatedGpu) -> None:
