@@ -1,4 +1,4 @@
-"""What changes from tick to tick: a few integers, computed on the host and uploaded as one small buffer.
+"""What changes from tick to tick: a few integers, computed on the host and fetched as one small buffer.
 
 The same structure as ``TickParameters`` in ``tick_parameters.cuh``; a test compares their sizes and offsets.
 """

@@ -107,7 +107,7 @@ class PendingPicture:
 class FrameExchange:
     """Owner of a stream's staging, and of the device's copy of the picture that came in.
 
-    A slot is being filled, one is on its way through each lane, and one waits until its picture is fetched.
+    A slot is being filled, one is on its way through each lane, and one waits until its picture is asked for.
 
     Args:
         memory: where to allocate.

@@ -51,8 +51,8 @@ class RecordedCopies(CopyLauncher):
 @pytest.mark.parametrize(("size", "blocks"), [(0, 1), (1, 1), (4096, 1), (4097, 2), (512 * 512 * 3, 32), (10**8, 32)])
 def test_what_comes_in_and_leaves_takes_few_blocks(size: int, blocks: int) -> None:
     copies = RecordedCopies()
-    copies.fetch(None, record=16, parameters=32, pixels=48, picture=64, size=size)  # type: ignore[arg-type]
-    copies.deliver(None, picture=64, pixels=48, size=size)  # type: ignore[arg-type]
+    copies.fetch(None, record=16, parameters=32, pixels=48, picture=64, size=size)
+    copies.deliver(None, picture=64, pixels=48, size=size)
     assert copies.launches == [("fetch", blocks, (16, 32, 48, 64, size)), ("deliver", blocks, (64, 48, size))]
     assert [type(arguments[-1]) for *_, arguments in copies.launches] == [np.int64] * 2
 
@@ -61,10 +61,10 @@ def test_what_comes_in_and_leaves_takes_few_blocks(size: int, blocks: int) -> No
 def test_unaligned_addresses_are_refused(odd: str) -> None:
     addresses = {**dict.fromkeys(("record", "parameters", "pixels", "picture"), 256), odd: 257}
     with pytest.raises(KernelError, match="0x101"):
-        RecordedCopies().fetch(None, **addresses, size=3)  # type: ignore[arg-type]
+        RecordedCopies().fetch(None, **addresses, size=3)
     if odd in ("picture", "pixels"):
         with pytest.raises(KernelError, match="0x101"):
-            RecordedCopies().deliver(None, picture=addresses["picture"], pixels=addresses["pixels"], size=3)  # type: ignore[arg-type]
+            RecordedCopies().deliver(None, picture=addresses["picture"], pixels=addresses["pixels"], size=3)
 
 
 @pytest.mark.gpu
