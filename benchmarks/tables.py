@@ -32,7 +32,7 @@ _STAGES = {
 }
 _BESIDE_TICK = {
     "host_tick_page_locked": "what the host does in a tick, of a page-locked frame, as `run` gives them",
-    "host_tick": "what the host does in a tick, of a frame in ordinary memory, its copy out of it included",
+    "host_tick": "what the host does in a tick, of a frame in ordinary memory, copying it included",
     "steady_frame": "from one finished frame to the next, many in a row at saturation",
     "gather": "taking in the first 8 frames",
     "warm_up": "the first 8 frames, gathered, until all are delivered",
