@@ -38,7 +38,6 @@ from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.device_image import DevicePicture
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.split_unet import SplitUNet
-from live2diff_trt.runtime.tick_record import write_source
 from live2diff_trt.runtime.unet_session import UNetSession
 
 UNCACHED_BYTES = 192 << 20
@@ -167,9 +166,9 @@ def _fill(session: UNetSession, tensors: Tensors, point: Point) -> None:
         if name == "parameters":
             values = make_parameters(point.as_preset().spec())
             source = tensors.get("source", tensor)
-            picture = DevicePicture(source.address, point.width, point.height, 3 * point.width, owner=None)
-            write_source(values, picture, point.width, point.height)
-            session.memory.upload(tensor, values.view(np.uint8))
+            picture = DevicePicture(source.address, point.width, point.height, 3 * point.width)
+            values.write_source(picture, point.width, point.height)
+            session.memory.upload(tensor, values.memory)
         elif tensor.dtype == "uint8":
             session.memory.upload(tensor, draw_pictures(point.width, point.height, 1)[0])
         else:

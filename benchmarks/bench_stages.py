@@ -10,7 +10,7 @@ from functools import partial
 from live2diff_trt.benchmarks.bench_frame import PROMPT
 from live2diff_trt.benchmarks.count_work import Work
 from live2diff_trt.benchmarks.device_work import capture_replay, load_window, stage_work, wait_for_device
-from live2diff_trt.benchmarks.frame_sources import draw_pictures
+from live2diff_trt.benchmarks.frame_sources import draw_pictures, move_pictures
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.rows import Label
@@ -89,19 +89,33 @@ def _torch_case(pipeline: TorchPipeline, work: Callable[[], None]) -> Case:
 
 
 def time_host(results: ResultsFile, point: Point, label: Label, pipeline: Pipeline, *, samples: int) -> None:
-    """Add ``stage/host_tick``: what the host does per tick, the picture's copy into pinned memory included."""
+    """Add what the host does per tick, by where the frames lie.
+
+    ``stage/host_tick_page_locked`` is of frames of ``empty_frame``, as the command ``run`` gives them;
+    ``stage/host_tick`` of frames in ordinary memory, their copy into page-locked memory included.
+    """
     pictures = draw_pictures(point.width, point.height)
-    _fill(pipeline, pictures)
-    spent: list[float] = []
+    for name, frames in (
+        ("host_tick_page_locked", move_pictures(pictures, pipeline.empty_frame)),
+        ("host_tick", pictures),
+    ):
+        spent_ms = _time_ticks(pipeline, frames, _SETTLING + samples)
+        results.add_samples(f"stage/{name}", *label, point, spent_ms[_SETTLING:])
+    pipeline.reset()
+
+
+def _time_ticks(pipeline: Pipeline, frames: list[Image], ticks: int) -> list[float]:
+    """Return how long the host takes to submit each tick, in ms, while nothing else is on its way."""
+    _fill(pipeline, frames)
+    spent_ms: list[float] = []
     last: Submitted | None = None
-    for index in range(8, 8 + _SETTLING + samples):
+    for index in range(8, 8 + ticks):
         if last is not None:
             last.pending.wait()
         began = time.perf_counter()
-        last = pipeline.tick(index, pictures[index % len(pictures)])
-        spent.append((time.perf_counter() - began) * 1000)
-    results.add_samples("stage/host_tick", *label, point, spent[_SETTLING:])
-    pipeline.reset()
+        last = pipeline.tick(index, frames[index % len(frames)])
+        spent_ms.append((time.perf_counter() - began) * 1000)
+    return spent_ms
 
 
 def time_warm_up(results: ResultsFile, point: Point, label: Label, pipeline: CudaPipeline, *, samples: int) -> None:

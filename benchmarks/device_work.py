@@ -13,7 +13,7 @@ from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.kv_window import KvWindow
 from live2diff_trt.runtime.tick_graphs import Work, capture_work
-from live2diff_trt.runtime.tick_record import Record, write_rows
+from live2diff_trt.runtime.tick_record import TickRecord
 from live2diff_trt.runtime.unet_session import UNetSession
 
 STREAMED = 20
@@ -27,19 +27,19 @@ def capture_replay(session: UNetSession, work: Work, stack: ExitStack) -> Callab
     return lambda: graph.launch(session.memory.stream)
 
 
-def make_parameters(spec: StreamSpec) -> Record:
+def make_parameters(spec: StreamSpec) -> TickRecord:
     """Return the parameters of a tick whose every row holds a frame and has seen ``STREAMED`` others; no picture."""
     window = KvWindow(spec.steps, spec.window, spec.sink)
     for _ in range(STREAMED):
         window.advance([True] * spec.steps)
-    parameters = np.zeros(1, TICK_PARAMETERS)
-    write_rows(parameters, list(range(spec.steps)), window.view())
+    parameters = TickRecord(np.zeros(TICK_PARAMETERS.itemsize, np.uint8))
+    parameters.write_rows(list(range(spec.steps)), window.view())
     return parameters
 
 
 def load_window(session: UNetSession, spec: StreamSpec) -> None:
     """Upload those parameters, to where a frame enters and to where it is denoised."""
-    parameters = make_parameters(spec).view(np.uint8)
+    parameters = make_parameters(spec).memory
     for target in (session.constants.pending_parameters, session.constants.parameters):
         session.memory.upload(target, parameters)
 

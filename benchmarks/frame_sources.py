@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.frame import Image, NewFrame
 
 _DIFFERENT = 32
 _REMEMBERED = 256
@@ -17,9 +17,17 @@ _SPUN_SECONDS = 0.002
 
 
 def draw_pictures(width: int, height: int, count: int = _DIFFERENT, seed: int = 0) -> list[Image]:
-    """Return pictures of random bytes: uint8 [height, width, 3] each."""
+    """Return pictures of random bytes in ordinary memory: uint8 [height, width, 3] each."""
     generator = np.random.default_rng(seed)
     return [generator.integers(0, 256, (height, width, 3), np.uint8) for _ in range(count)]
+
+
+def move_pictures(pictures: Sequence[Image], new_frame: NewFrame) -> list[Image]:
+    """Return copies of pictures in new frames, as a source that was given ``new_frame`` makes them."""
+    moved = [new_frame(*picture.shape[:2]) for picture in pictures]
+    for frame, picture in zip(moved, pictures, strict=True):
+        frame[:] = picture
+    return moved
 
 
 class PictureSource:

@@ -29,8 +29,8 @@ LIMIT = """The limit is {limit} ms: {tflop:.4g} TFLOP at the measured rate of a 
 {gigabytes:.3g} GB of kv-caches read once at the measured rate of copying ({move} ms). A multiplication and an
 addition are two operations."""
 
-FRAME = """From uint8 in host memory to uint8 in host memory, depth and both autoencoders included; decoding and
-encoding of the video are not. The interval is that from one finished frame to the next while the next picture is
+FRAME = """From uint8 in ordinary host memory to uint8 in host memory, depth and both autoencoders included; decoding
+and encoding of the video are not. The interval is that from one finished frame to the next while the next picture is
 always there; FPS is 1000 / ms. PyTorch's rows do the same work: all but the drawing of noise in one CUDA graph,
 pinned memory, both pictures of a frame encoded as one batch. The error is that of the first frames' pictures, measured
 from grey, as above."""

@@ -31,7 +31,8 @@ _STAGES = {
     "tick": "all three as one graph",
 }
 _BESIDE_TICK = {
-    "host_tick": "what the host does in a tick, the picture's copy into pinned memory included",
+    "host_tick_page_locked": "what the host does in a tick, of a page-locked frame, as `run` gives them",
+    "host_tick": "what the host does in a tick, of a frame in ordinary memory, copying it included",
     "steady_frame": "from one finished frame to the next, many in a row at saturation",
     "gather": "taking in the first 8 frames",
     "warm_up": "the first 8 frames, gathered, until all are delivered",

@@ -22,7 +22,7 @@ from live2diff_trt.benchmarks.torch_tick import TorchTick, capture
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.denoiser import NoiseSource
-from live2diff_trt.runtime.frame import Image, check_image
+from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
@@ -159,6 +159,10 @@ class TorchPipeline:
     def in_flight(self) -> int:
         """Frames that were submitted and have not left."""
         return self._batch.in_flight
+
+    def empty_frame(self, height: int, width: int) -> Image:
+        """Return a frame in ordinary memory."""
+        return empty_frame(height, width)
 
     @torch.inference_mode()
     def set_prompt(self, prompt: str) -> None:

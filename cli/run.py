@@ -64,6 +64,7 @@ def run(
         open_source(source) as incoming,
         Stream.open(folder, prompt=prompt, seed=seed, step_list=steps, options=options) as stream,
     ):
+        incoming.new_frame = stream.empty_frame
         spec = stream.spec
         outgoing = open_sink(
             sink,

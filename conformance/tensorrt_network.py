@@ -25,7 +25,7 @@ from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.device_stages import run_stage
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
-from live2diff_trt.runtime.tick_record import write_rows
+from live2diff_trt.runtime.tick_record import TickRecord
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
 
@@ -38,7 +38,7 @@ class TensorRTNetwork:
 
     def __init__(self, session: UNetSession) -> None:
         self._session = session
-        self._parameters = np.zeros(1, TICK_PARAMETERS)
+        self._parameters = TickRecord(np.zeros(TICK_PARAMETERS.itemsize, np.uint8))
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
         """Compute every resnet's time projection for the denoising steps, [rows] int32, and forget every frame."""
@@ -56,8 +56,8 @@ class TensorRTNetwork:
     def tick(self, sample: Array, depth_features: Array, ring: KvRing) -> tuple[Array, KeyValues]:
         """Run all rows over the past on the device. Every row writes a slot, which stays hidden until it counts."""
         memory, unet = self._session.memory, self._session.unet
-        write_rows(self._parameters, list(range(len(sample))), ring.view())
-        memory.upload(self._session.constants.parameters, self._parameters.view(np.uint8))
+        self._parameters.write_rows(list(range(len(sample))), ring.view())
+        memory.upload(self._session.constants.parameters, self._parameters.memory)
         self._upload_rows(unet.tick_rows.sample, sample)
         self._upload_rows(unet.tick_rows.depth_features, depth_features)
         unet.tick(memory.stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from live2diff_trt.kernels.library import ELEMENT_TYPES, HEAD_CHANNELS, KernelEr
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, TICK_PARAMETERS
 
 if TYPE_CHECKING:
-    from cuda.core import Stream
+    from cuda.core import LaunchConfig, Stream
     from cuda.core.graph import GraphBuilder
 
 TILE = (32, 8)
@@ -57,9 +58,17 @@ class Launcher:
         *arguments: object,
     ) -> None:
         """Launch a kernel by its entry point. Addresses are Python ints; other arguments numpy scalars of C's type."""
-        from cuda.core import LaunchConfig, launch
+        from cuda.core import launch
 
-        launch(stream, LaunchConfig(grid=grid, block=block), self._library.kernel(kernel), *arguments)
+        launch(stream, _configure(grid, block), self._library.kernel(kernel), *arguments)
+
+
+@lru_cache(maxsize=1024)
+def _configure(grid: tuple[int, int, int], block: tuple[int, int, int]) -> LaunchConfig:
+    """Return what the driver is told of a launch. Kept, as some launches are made anew in every tick."""
+    from cuda.core import LaunchConfig
+
+    return LaunchConfig(grid=grid, block=block)
 
 
 def check_element_type(name: str, tensor: DeviceTensor) -> str:

@@ -40,7 +40,7 @@ def entry_points() -> dict[str, tuple[str, ...]]:
         file: tuple(f"{one}_{dtype}" for one in kernels for dtype in ELEMENT_TYPES) for file, kernels in typed.items()
     }
     names["window"] += ("scatter_slots", "scatter_sink")
-    names["copies"] = ("copy_vectors",)
+    names["copies"] = ("copy_vectors", "fetch", "deliver")
     for attention in ("streaming_attention", "warm_up_attention", "spatial_attention"):
         names[attention] = tuple(f"{attention}_{dtype}_{head}" for dtype in ELEMENT_TYPES for head in HEAD_CHANNELS)
     names["group_norm_once"] = tuple(

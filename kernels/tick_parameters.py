@@ -1,4 +1,4 @@
-"""What changes from tick to tick: a few integers, computed on the host and uploaded as one small buffer.
+"""What changes from tick to tick: a few integers, computed on the host and fetched as one small buffer.
 
 The same structure as ``TickParameters`` in ``tick_parameters.cuh``; a test compares their sizes and offsets.
 """
@@ -12,7 +12,7 @@ MAXIMUM_ROWS = 8
 WINDOW = 16
 SINK = 8
 
-_ROW = np.dtype(
+ROW = np.dtype(
     [
         ("active", np.int32),  # 1 where the row holds a real frame: only then is a slot written
         ("frame", np.int32),  # its index in the stream, for its noise
@@ -22,6 +22,8 @@ _ROW = np.dtype(
         ("visible", np.int32, (WINDOW,)),
     ]
 )
+"""Of one row, words of 32 bits: FRAME_WORDS say which frame it holds, the others what that frame sees of the past."""
+FRAME_WORDS = 2
 
 TICK_PARAMETERS = np.dtype(
     [
@@ -34,7 +36,7 @@ TICK_PARAMETERS = np.dtype(
         ("crop_top", np.int32),
         ("crop_width", np.int32),
         ("crop_height", np.int32),
-        ("rows", _ROW, (MAXIMUM_ROWS,)),
+        ("rows", ROW, (MAXIMUM_ROWS,)),
     ],
     align=True,
 )

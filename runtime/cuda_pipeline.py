@@ -8,14 +8,14 @@ from typing import Any
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.device import DeviceMemory
-from live2diff_trt.runtime.device_frames import FrameExchange, FrameSlot
+from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
+from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.tick_record import write_rows, write_source
 from live2diff_trt.runtime.unet_session import UNetSession
 
 
@@ -69,14 +69,15 @@ class CudaPipeline:
     Attributes:
         parts: what it consists of.
 
-    Inside a tick the host computes integers, copies the picture into pinned memory, and launches one graph, or one for
-    each part of a tick where lanes overlap. It neither reads the device nor waits for it.
+    Inside a tick the host computes integers and launches: what fetches them and the picture, one graph or, where lanes
+    overlap, one for each part of a tick, and what delivers the finished picture. It neither reads the device nor waits
+    for it, and copies no picture that lies in a frame of ``empty_frame``.
     """
 
     def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int) -> None:
         self.spec = spec
         self.parts = parts
-        self._seed = seed % 2**64  # any integer's lowest bits, as bundle/noise.py takes them
+        parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
         self._batch = StreamBatch(spec.steps)
         # Capturing waits for all that opening enqueued, so no lane has to; graphs run only behind warm-up's fork.
         self._graphs = parts.tick.capture(parts.memory)
@@ -93,6 +94,11 @@ class CudaPipeline:
         """Frames that were submitted and have not left."""
         return self._batch.in_flight
 
+    def empty_frame(self, height: int, width: int) -> Image:
+        """Return page-locked memory for a frame, uint8 [height, width, 3]; it outlives the pipeline."""
+        self._make_current()
+        return self.parts.exchange.empty_frame(height, width)
+
     def set_prompt(self, prompt: str) -> None:
         """Change the prompt; it acts from the next tick on."""
         self._make_current()
@@ -102,8 +108,8 @@ class CudaPipeline:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""
         self._make_current()
         lane, stages, exchange = self.parts.lanes.enter, self.parts.stages, self.parts.exchange
-        slot = self._bring_in(image)
-        exchange.send_parameters(slot)
+        slot = exchange.bring_in(image)
+        exchange.fetch(slot)
         stages.see(lane)
         stages.encode(lane, stages.clean.row(frame))
         stages.estimate_depth(lane)
@@ -134,11 +140,13 @@ class CudaPipeline:
         """Take one frame, or none while draining, and move every frame one step on. Returns without waiting."""
         self._make_current()
         lanes, exchange, window = self.parts.lanes, self.parts.exchange, self.parts.unet.ring.window
-        slot = self._bring_in(image, nothing=frame is None)
-        if frame is not None:
+        if frame is None:
+            slot = exchange.bring_in_nothing()
+        else:
+            slot = exchange.bring_in(image)
             self._batch.enter(frame)
-        write_rows(slot.parameters, self._batch.frames, window.view())
-        exchange.send_parameters(slot)
+        slot.record.write_rows(self._batch.frames, window.view())
+        exchange.fetch(slot)
         self._graphs.launch()
         window.advance(self._batch.active)
         finished = self._batch.advance()
@@ -159,15 +167,6 @@ class CudaPipeline:
             self._closed = True
             self._graphs.close()
             self.parts.close()
-
-    def _bring_in(self, image: Any, *, nothing: bool = False) -> FrameSlot:
-        """Send a picture up, and begin the record of what is done with it."""
-        exchange = self.parts.exchange
-        slot = exchange.take_slot()
-        picture = exchange.nothing() if nothing else exchange.bring_in(slot, image)
-        slot.parameters["seed"] = self._seed
-        write_source(slot.parameters, picture, self.spec.width, self.spec.height)
-        return slot
 
     def _make_current(self) -> None:
         self.parts.memory.device.set_current()

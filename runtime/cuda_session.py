@@ -104,7 +104,9 @@ def _surround(session: UNetSession, bundle: Bundle, spec: StreamSpec, options: T
     lanes = Lanes(memory, overlap=options.overlap)
     stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.pending_parameters)
     tick = Tick(session.kernels, spec, stages, session.unet, constants, lanes)
-    exchange = FrameExchange(memory, lanes, constants.pending_parameters, stages.output, options.output)
+    exchange = FrameExchange(
+        memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
+    )
     return SessionParts(session, lanes, PromptTokenizer(bundle), stages, tick, exchange)
 
 

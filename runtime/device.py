@@ -135,11 +135,6 @@ def copy_to_device(stream: Stream, address: int, pinned: PinnedArray, size: int)
     checked(driver.cuMemcpyHtoDAsync(address, pinned.address, size, stream.handle))
 
 
-def copy_to_host(stream: Stream, pinned: PinnedArray, tensor: DeviceTensor) -> None:
-    """Copy a dense tensor into a pinned array, in the stream's order."""
-    checked(driver.cuMemcpyDtoHAsync(pinned.address, tensor.address, dense_bytes(tensor), stream.handle))
-
-
 def fill_with_zeros(stream: Stream, address: int, size: int) -> None:
     """Zero device memory, in the stream's order."""
     checked(driver.cuMemsetD8Async(address, 0, size, stream.handle))

@@ -1,4 +1,7 @@
-"""Frames on their way between host and device: pinned staging used in turn, so that nobody waits inside a tick."""
+"""Frames on their way between host and device: page-locked memory used in turn, so that nobody waits inside a tick.
+
+The driver copies nothing here. Kernels of a tick's own fetch what comes in, and deliver what leaves.
+"""
 
 from __future__ import annotations
 
@@ -8,71 +11,78 @@ from cuda.core import Event, Stream
 
 from live2diff_trt.engine.tensorrt_options import OutputPlace
 from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
-from live2diff_trt.runtime.device import (
-    DeviceMemory,
-    PinnedArray,
-    copy_on_device,
-    copy_to_device,
-    copy_to_host,
-    dense_bytes,
-)
+from live2diff_trt.runtime.device import DeviceMemory, PinnedArray, dense_bytes
 from live2diff_trt.runtime.device_image import DeviceImage, DevicePicture, is_on_device, view_picture
 from live2diff_trt.runtime.frame import Image, check_image
 from live2diff_trt.runtime.lanes import Lanes
+from live2diff_trt.runtime.page_locked import FramePool, address_of
+from live2diff_trt.runtime.tick_record import TickRecord
 
 SOURCE_BYTES = 1920 * 1080 * 3
 """Room for a picture that comes in; a larger one makes it grow."""
 
 
 class FrameSlot:
-    """One tick's staging in pinned memory: the picture and the parameters that go up, the picture that comes down.
+    """One tick's staging in page-locked memory: the picture and the parameters that come in, the picture that leaves.
 
     Args:
-        output_bytes: of the picture that comes down.
+        output_bytes: of the picture that leaves.
         done: an event of the slot's own: its work is complete.
 
     Attributes:
-        parameters: record of TICK_PARAMETERS, to be filled in before it is sent.
+        record: the parameters, to be filled in before they are fetched.
+        record_address: where they lie.
+        pixels, pixel_bytes: where the picture lies that is fetched with them, and its size; 0 where there is none.
+        output: what the picture that leaves is delivered to.
     """
 
     def __init__(self, output_bytes: int, done: Event) -> None:
-        self._pinned_parameters = PinnedArray(TICK_PARAMETERS.itemsize)
-        self.parameters = self._pinned_parameters.array.view(TICK_PARAMETERS)
+        self._parameters = PinnedArray(TICK_PARAMETERS.itemsize)
+        self._staging = PinnedArray(SOURCE_BYTES)
+        self._owner: object = None
+        self.record = TickRecord(self._parameters.array)
+        self.record_address = self._parameters.address
+        self.pixels, self.pixel_bytes = 0, 0
         self.output = PinnedArray(output_bytes)
         self.done = done
         self.unread: PendingPicture | None = None
-        self._source = PinnedArray(SOURCE_BYTES)
-        self._owner: object = None
 
     def wait(self) -> None:
-        """Wait until the tick that used this slot before is complete, and its picture is safe."""
+        """Wait until the tick that used this slot before is complete, and its picture is safe; then forget its own."""
         if self.unread is not None:
             self.unread.wait()
         else:
             self.done.sync()
+        self._owner = None
+        self.pixels, self.pixel_bytes = 0, 0
 
-    def send_parameters(self, stream: Stream, target: DeviceTensor) -> None:
-        """Send the parameters, in the stream's order."""
-        copy_to_device(stream, target.address, self._pinned_parameters, TICK_PARAMETERS.itemsize)
-
-    def send_picture(self, stream: Stream, image: Image, address: int) -> None:
-        """Send a picture, in the stream's order; it is read before this returns."""
-        if len(self._source.array) < image.nbytes:
-            self._source.close()
-            self._source = PinnedArray(image.nbytes)
-        self._source.array[: image.nbytes].reshape(image.shape)[:] = image
-        copy_to_device(stream, address, self._source, image.nbytes)
+    def take_picture(self, image: Image) -> None:
+        """Take a picture that is to be fetched: a page-locked one where it lies, of another a copy."""
+        address = address_of(image)
+        if address is None:
+            address = self._stage(image)
+        else:
+            self.keep(image)
+        self.pixels, self.pixel_bytes = address, image.nbytes
 
     def keep(self, owner: object) -> None:
-        """Keep another library's picture alive until the slot is used again."""
+        """Keep memory alive that is read where it lies, until the slot is used again."""
         self._owner = owner
 
     def close(self) -> None:
-        """Free the pinned memory, after a picture that nobody fetched yet was taken out of it."""
+        """Free the memory, after a picture that nobody asked for yet was taken out of it."""
         self.wait()
-        for pinned in (self._pinned_parameters, self.output, self._source):
+        for pinned in (self._parameters, self._staging, self.output):
             pinned.close()
+
+    def _stage(self, image: Image) -> int:
+        if len(self._staging.array) < image.nbytes:
+            self._staging.close()
+            self._staging = PinnedArray(image.nbytes)
+        self._staging.array[: image.nbytes].reshape(image.shape)[:] = image
+        return self._staging.address
 
 
 class PendingPicture:
@@ -97,10 +107,11 @@ class PendingPicture:
 class FrameExchange:
     """Owner of a stream's staging, and of the device's copy of the picture that came in.
 
-    A slot is being filled, one is on its way through each lane, and one waits until its picture is fetched.
+    A slot is being filled, one is on its way through each lane, and one waits until its picture is asked for.
 
     Args:
         memory: where to allocate.
+        kernels: that copy.
         lanes: pictures come in on the enter lane, and go out on the decode lane.
         parameters: of the frame that enters, on the device.
         output: the tick's finished picture on the device, uint8 [height, width, 3].
@@ -108,57 +119,96 @@ class FrameExchange:
     """
 
     def __init__(
-        self, memory: DeviceMemory, lanes: Lanes, parameters: DeviceTensor, output: DeviceTensor, place: OutputPlace
+        self,
+        memory: DeviceMemory,
+        kernels: Kernels,
+        lanes: Lanes,
+        parameters: DeviceTensor,
+        output: DeviceTensor,
+        place: OutputPlace,
     ) -> None:
+        # What is launched in every tick is checked once, here.
+        kernels.check_parameters(parameters)
+        kernels.check_dense("output", output, output.shape, "uint8")
         self._memory = memory
+        self._kernels = kernels
         self._lanes = lanes
-        self._parameters = parameters
+        self._parameters = parameters.address
         self._output = output
+        self._output_bytes = dense_bytes(output)
         self._place: OutputPlace = place
         slots = 1 + lanes.count + 1
-        self._slots = [FrameSlot(dense_bytes(output), memory.device.create_event()) for _ in range(slots)]
+        self._slots = [FrameSlot(self._output_bytes, memory.device.create_event()) for _ in range(slots)]
         self._turn = 0
         self._source = memory.allocate("source picture", SOURCE_BYTES)
         self._source_bytes = SOURCE_BYTES
+        self._pool = FramePool(memory.device)
+
+    def empty_frame(self, height: int, width: int) -> Image:
+        """Return a frame that is read where it lies, uint8 [height, width, 3]. The device must be current."""
+        return self._pool.empty(height, width)
+
+    def set_seed(self, seed: int) -> None:
+        """Let the noise of every tick from here on be of this seed, unsigned, 64 bits."""
+        for slot in self._slots:
+            slot.record.write_seed(seed)
 
     def take_slot(self) -> FrameSlot:
         """Return the slot whose turn it is; waits only if what it was used for last is not complete."""
         slot = self._slots[self._turn % len(self._slots)]
         self._turn += 1
         slot.wait()
-        slot.keep(None)
         return slot
 
-    def bring_in(self, slot: FrameSlot, image: object) -> DevicePicture:
-        """Send a picture up, or view it where it is on the device already; raise FrameError if it is no picture."""
+    def bring_in(self, image: object) -> FrameSlot:
+        """Return a slot whose record names a picture; raise FrameError if it is none.
+
+        One on the host will be fetched with the record. One that is on the device already stays where it is.
+        """
+        slot = self.take_slot()
         if is_on_device(image):
-            picture = view_picture(image, self._lanes.enter, self._memory.device_id)
-            slot.keep(picture.owner)
-            return picture
-        pixels = check_image(image)
-        if pixels.nbytes > self._source_bytes:
-            self._grow_source(pixels.nbytes)
-        slot.send_picture(self._lanes.enter, pixels, self._source)
-        height, width, _ = pixels.shape
-        return DevicePicture(self._source, width, height, width * 3, owner=None)
+            picture, owner = view_picture(image, self._lanes.enter, self._memory.device_id)
+            slot.keep(owner)
+        else:
+            pixels = check_image(image)
+            if pixels.nbytes > self._source_bytes:
+                self._grow_source(pixels.nbytes)
+            slot.take_picture(pixels)
+            height, width, _ = pixels.shape
+            picture = DevicePicture(self._source, width, height, width * 3)
+        self._describe(slot, picture)
+        return slot
 
-    def nothing(self) -> DevicePicture:
-        """Return what a tick sees that no picture comes in with: a pixel that is always there."""
-        return DevicePicture(self._source, 1, 1, 3, owner=None)
+    def bring_in_nothing(self) -> FrameSlot:
+        """Return a slot whose record names what a tick sees that no picture comes in with: a pixel, always there."""
+        slot = self.take_slot()
+        self._describe(slot, DevicePicture(self._source, 1, 1, 3))
+        return slot
 
-    def send_parameters(self, slot: FrameSlot) -> None:
-        """Send the slot's parameters to where the enter lane reads them.
+    def fetch(self, slot: FrameSlot) -> None:
+        """Let the enter lane fetch the slot's parameters, and its picture.
 
-        Behind them that lane overwrites all that is pending, so it waits here until the denoise lane took it.
+        There it overwrites the parameters that are pending, so it waits until the denoise lane took them.
         """
         self._lanes.taken.wait()
-        slot.send_parameters(self._lanes.enter, self._parameters)
+        self._kernels.fetch(
+            self._lanes.enter,
+            record=slot.record_address,
+            parameters=self._parameters,
+            pixels=slot.pixels,
+            picture=self._source,
+            size=slot.pixel_bytes,
+        )
 
     def bring_out(self, slot: FrameSlot) -> PendingPicture:
         """Take the finished picture away, so that the next tick may make another."""
-        device_image = self._copy_output() if self._place == "device" else None
-        if device_image is None:
-            copy_to_host(self._lanes.decode, slot.output, self._output)
+        device_image = self._new_device_image() if self._place == "device" else None
+        self._kernels.deliver(
+            self._lanes.decode,
+            picture=self._output.address,
+            pixels=slot.output.address if device_image is None else device_image.address,
+            size=self._output_bytes,
+        )
         self.finish(slot, self._lanes.decode)
         return PendingPicture(slot, self._output.shape, device_image)
 
@@ -167,17 +217,19 @@ class FrameExchange:
         lane.record(slot.done)
 
     def close(self) -> None:
-        """Free the pinned memory; nothing may be on its way."""
+        """Free the page-locked memory, but for frames that somebody still holds; nothing may be on its way."""
         for slot in self._slots:
             slot.close()
         self._slots.clear()
+        self._pool.close()
 
-    def _copy_output(self) -> DeviceImage:
+    def _describe(self, slot: FrameSlot, picture: DevicePicture) -> None:
         height, width, _ = self._output.shape
-        buffer = self._memory.device.allocate(dense_bytes(self._output), stream=self._lanes.decode)
-        copy = DeviceTensor(int(buffer.handle), self._output.shape, "uint8", self._memory.device_id)
-        copy_on_device(self._lanes.decode, copy, self._output)
-        return DeviceImage(buffer, height, width)
+        slot.record.write_source(picture, width, height)
+
+    def _new_device_image(self) -> DeviceImage:
+        height, width, _ = self._output.shape
+        return DeviceImage(self._memory.device.allocate(self._output_bytes, stream=self._lanes.decode), height, width)
 
     def _grow_source(self, size: int) -> None:
         self._memory.release("source picture", self._source, self._lanes.enter)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cuda.core import Buffer, Stream
@@ -13,22 +12,19 @@ from cuda.core.utils import StridedMemoryView
 from live2diff_trt.runtime.errors import FrameError
 
 
-@dataclass(frozen=True, eq=False)
-class DevicePicture:
-    """A picture that another library holds on the device, as kernels read it: uint8 RGB.
+class DevicePicture(NamedTuple):
+    """A picture on its way in, as kernels read it: uint8 RGB in device memory that somebody else owns.
 
     Attributes:
         address: of its first pixel.
         width, height: in pixels.
         row_bytes: from one line to the next.
-        owner: keeps the memory alive.
     """
 
     address: int
     width: int
     height: int
     row_bytes: int
-    owner: Any
 
 
 class DeviceImage:
@@ -72,8 +68,11 @@ def is_on_device(image: object) -> bool:
     return hasattr(image, "__dlpack_device__") and image.__dlpack_device__()[0] == cuda_device_type
 
 
-def view_picture(image: object, stream: Stream, device_id: int) -> DevicePicture:
+def view_picture(image: object, stream: Stream, device_id: int) -> tuple[DevicePicture, object]:
     """View another library's picture. Work on ``stream`` waits for what that library's stream still does to it.
+
+    Returns:
+        Where it lies, and what keeps it there.
 
     Raises:
         FrameError: if it is not uint8 [height, width, 3] on this device, pixels side by side.
@@ -87,4 +86,4 @@ def view_picture(image: object, stream: Stream, device_id: int) -> DevicePicture
             f"a frame is {view.dtype} {list(shape)} with strides {list(strides)} on device {view.device_id}",
             f"Pass uint8 RGB, [height, width, 3], pixels side by side, on device {device_id}",
         )
-    return DevicePicture(int(view.ptr), shape[1], shape[0], strides[0], view)
+    return DevicePicture(int(view.ptr), shape[1], shape[0], strides[0]), view

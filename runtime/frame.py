@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from live2diff_trt.runtime.errors import FrameError
 
 Image = NDArray[np.uint8]
+NewFrame = Callable[[int, int], Image]
+"""Height and width → a frame in which nothing was written, uint8 [height, width, 3], contiguous."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,11 @@ class FinishedFrame:
     time: Fraction
     index: int
     latency_ms: float
+
+
+def empty_frame(height: int, width: int) -> Image:
+    """Return a frame in ordinary memory in which nothing was written, uint8 [height, width, 3]."""
+    return np.empty((height, width, 3), np.uint8)
 
 
 def check_image(image: object) -> Image:

@@ -13,7 +13,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
-from live2diff_trt.runtime.frame import Image, check_image
+from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Submitted
@@ -54,6 +54,10 @@ class HostPipeline:
     def in_flight(self) -> int:
         """Frames that were submitted and have not left."""
         return self._denoiser.in_flight
+
+    def empty_frame(self, height: int, width: int) -> Image:
+        """Return a frame in ordinary memory."""
+        return empty_frame(height, width)
 
     def set_prompt(self, prompt: str) -> None:
         """Change the prompt; it acts from the next tick on."""

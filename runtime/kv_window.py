@@ -46,27 +46,27 @@ class KvWindow:
     def __init__(self, rows: int, window: int, sink: int) -> None:
         self._window = window
         self._sink = sink
-        self._counts = np.zeros(rows, np.int64)
+        self._counts = [0] * rows
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """Frames streamed into each row so far, [rows]; a copy."""
-        return self._counts.copy()
+        return np.array(self._counts, np.int64)
 
     def view(self) -> WindowView:
         """Return what the next tick sees; read-only arrays. Changes nothing."""
         rolling = self._window - self._sink
         # Once the window rolls, views repeat: only the count's place on the ring matters.
-        counts = tuple(count if count < rolling else rolling + count % rolling for count in self._counts.tolist())
+        counts = tuple(count if count < rolling else rolling + count % rolling for count in self._counts)
         return _view(counts, self._window, self._sink)
 
     def advance(self, active: Sequence[bool]) -> None:
         """Count one more frame in every row that held a real one in this tick. Changes the counts in place."""
-        self._counts += np.asarray(active, np.int64)
+        self._counts = [count + bool(held) for count, held in zip(self._counts, active, strict=True)]
 
     def reset(self) -> None:
         """Forget every streamed frame."""
-        self._counts[:] = 0
+        self._counts = [0] * len(self._counts)
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.runtime.frame import Image
 
 
 class Pending(Protocol):
@@ -45,6 +46,9 @@ class Pipeline(Protocol):
     @property
     def in_flight(self) -> int:
         """Frames that were submitted and have not left."""
+
+    def empty_frame(self, height: int, width: int) -> Image:
+        """Return memory for a frame, uint8 [height, width, 3], out of which it is taken without a copy on the host."""
 
     def set_prompt(self, prompt: str) -> None:
         """Change the prompt; it acts from the next tick on."""

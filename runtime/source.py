@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 
 from live2diff_trt.runtime.errors import SourceError
-from live2diff_trt.runtime.frame import SourceFrame
+from live2diff_trt.runtime.frame import NewFrame, SourceFrame
 from live2diff_trt.runtime.source_files import CameraSource, FileSource, FolderSource
 from live2diff_trt.runtime.source_pattern import TestPatternSource
 
@@ -31,7 +31,11 @@ class Source(Protocol):
         width, height: size of the first upright frame, in pixels.
         frame_count: as the container tells it, None if it does not or if there is no end.
         audio_path: the file whose audio belongs to these frames, None without one.
+        new_frame: where frames go that are read from here on; may be set, as to a stream's ``empty_frame``. Ordinary
+            memory at first.
     """
+
+    new_frame: NewFrame
 
     @property
     def frame_rate(self) -> Fraction: ...  # noqa: D102

@@ -14,7 +14,6 @@ from typing import cast
 
 import av
 import av.error
-import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.packet import Packet
@@ -22,7 +21,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from live2diff_trt.runtime.errors import SourceError
-from live2diff_trt.runtime.frame import Image, SourceFrame
+from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +46,10 @@ class DecodedSource:
     Args:
         name: what error messages call it.
         container: opened for reading; closed by ``close()``, and at once if construction fails.
+        new_frame: where frames go.
 
     Attributes:
+        new_frame: the same; may be set while reading.
         frame_rate: average, in frames per second; 25 if the container does not say.
         width, height: of the first frame when upright, in pixels.
         skipped_packets: how many packets could not be decoded so far.
@@ -57,9 +58,10 @@ class DecodedSource:
         SourceError: on construction, if there is nothing to decode; while reading, if the source breaks off.
     """
 
-    def __init__(self, name: str, container: InputContainer) -> None:
+    def __init__(self, name: str, container: InputContainer, new_frame: NewFrame) -> None:
         with ExitStack() as undo:
             undo.callback(container.close)
+            self.new_frame = new_frame
             self._name, self._container = name, container
             self._stream = _video_stream(name, container)
             self.frame_rate = _frame_rate(self._stream)
@@ -98,7 +100,7 @@ class DecodedSource:
         for packet in self._packets():
             for frame in self._decode_packet(packet):
                 stamp = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
-                yield SourceFrame(upright_rgb(frame, converter), clock.time_of(stamp))
+                yield SourceFrame(upright_rgb(frame, converter, self.new_frame), clock.time_of(stamp))
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         while True:
@@ -156,17 +158,20 @@ class RisingClock:
         self._repaired = True
 
 
-def upright_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> Image:
-    """Convert a decoded frame to uint8 RGB [height, width, 3], contiguous, turned as its display matrix asks.
+def upright_rgb(frame: av.VideoFrame, converter: VideoReformatter, new_frame: NewFrame) -> Image:
+    """Convert a decoded frame to uint8 RGB [height, width, 3], turned as its display matrix asks, in a new frame.
 
     ``converter`` is kept from frame to frame: setting one up takes longer than converting.
     """
     space = _colorspace(frame)
     target = None if space is None else Colorspace.DEFAULT
     rgb = converter.reformat(frame, format="rgb24", src_colorspace=space, dst_colorspace=target)
-    image = cast(Image, rgb.to_ndarray())
+    decoded = cast(Image, rgb.to_ndarray())  # a view of FFmpeg's memory, where PyAV can give one
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    return np.ascontiguousarray(image if matrix is None else _turn(image, bytes(cast(Buffer, matrix))))
+    upright = decoded if matrix is None else _turn(decoded, bytes(cast(Buffer, matrix)))
+    image = new_frame(*upright.shape[:2])
+    image[:] = upright
+    return image
 
 
 def _turn(image: Image, matrix: bytes) -> Image:

@@ -15,7 +15,7 @@ import av.error
 from av.container import InputContainer
 
 from live2diff_trt.runtime.errors import SourceError
-from live2diff_trt.runtime.frame import Image, SourceFrame
+from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
 from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -29,14 +29,18 @@ class FileSource(DecodedSource):
 
     Times are those of the container, counted from the first frame.
 
+    Args:
+        path: of the file, or the address.
+        new_frame: where frames go; may be set while reading.
+
     Raises:
         SourceError: the file is missing, is no video, holds no frame that can be decoded, or breaks off.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, new_frame: NewFrame = empty_frame) -> None:
         name = str(path)
         is_address = ADDRESS.fullmatch(name) is not None
-        super().__init__(name, _open_address(name) if is_address else _open_file(Path(path)))
+        super().__init__(name, _open_address(name) if is_address else _open_file(Path(path)), new_frame)
         self.frame_count = _frame_count(self._container)
         self.audio_path = Path(path) if self._container.streams.audio and not is_address else None
 
@@ -58,7 +62,7 @@ class CameraSource(DecodedSource):
     audio_path: Path | None = None
 
     def __init__(self, device: str) -> None:
-        super().__init__(f"camera {device}", _open_camera(device))
+        super().__init__(f"camera {device}", _open_camera(device), empty_frame)
 
     def __enter__(self) -> CameraSource:
         return self
@@ -79,7 +83,8 @@ class FolderSource:
         pictures = list_pictures(Path(folder))
         self.frame_rate = frame_rate
         self.frame_count: int | None = len(pictures)
-        self.height, self.width = read_picture(pictures[0]).shape[:2]
+        self.new_frame: NewFrame = empty_frame
+        self.height, self.width = read_picture(pictures[0], self.new_frame).shape[:2]
         self._frames = self._read(pictures)
 
     def __enter__(self) -> FolderSource:
@@ -99,7 +104,7 @@ class FolderSource:
 
     def _read(self, pictures: list[Path]) -> Iterator[SourceFrame]:
         for index, picture in enumerate(pictures):
-            yield SourceFrame(read_picture(picture), index / self.frame_rate)
+            yield SourceFrame(read_picture(picture, self.new_frame), index / self.frame_rate)
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -113,9 +118,9 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(pictures, key=_natural_order)
 
 
-def read_picture(path: Path) -> Image:
-    """Decode a picture to uint8 RGB [height, width, 3], upright; raise SourceError if that fails."""
-    with FileSource(path) as source:
+def read_picture(path: Path, new_frame: NewFrame) -> Image:
+    """Decode a picture to uint8 RGB [height, width, 3], upright, in a new frame; raise SourceError if that fails."""
+    with FileSource(path, new_frame) as source:
         return next(iter(source)).image
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from live2diff_trt.runtime.errors import SourceError
-from live2diff_trt.runtime.frame import Image, SourceFrame
+from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
 
 Mask = NDArray[np.bool_]
 Axis = NDArray[np.float64]
@@ -53,6 +53,7 @@ class TestPatternSource:
             )
         self.width, self.height = width, height
         self.frame_rate, self.frame_count = frame_rate, frame_count
+        self.new_frame: NewFrame = empty_frame
         self._frames = self._generate()
 
     def __enter__(self) -> TestPatternSource:
@@ -75,7 +76,7 @@ class TestPatternSource:
         index = 0
         while self.frame_count is None or index < self.frame_count:
             time = index / self.frame_rate
-            yield SourceFrame(canvas.draw(time), time)
+            yield SourceFrame(canvas.draw(time, self.new_frame), time)
             index += 1
 
 
@@ -88,10 +89,11 @@ class _Canvas:
         self.edge = width / height
         self.background = self._gradient()
 
-    def draw(self, time: Fraction) -> Image:
-        """Return the picture at ``time`` seconds: uint8 RGB [height, width, 3], a new array."""
+    def draw(self, time: Fraction, new_frame: NewFrame) -> Image:
+        """Return the picture at ``time`` seconds: uint8 RGB [height, width, 3], in a new frame."""
         rounds = float(time / SECONDS_PER_ROUND)
-        image = self.background.copy()
+        image = new_frame(*self.background.shape[:2])
+        image[:] = self.background
         image[self._bar(rounds)] = WHITE
         for mask, colour in zip(self._square(rounds), (RED, BLUE), strict=True):
             image[mask] = colour

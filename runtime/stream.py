@@ -17,7 +17,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.errors import StreamClosedError
+from live2diff_trt.runtime.errors import FrameError, StreamClosedError
 from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame
 from live2diff_trt.runtime.pipeline import Pending, Pipeline
 
@@ -109,6 +109,26 @@ class Stream:
         """``run(ahead=…)`` of a source that never lets one wait, as a file: the backend is busy all the time."""
         return self._pipeline.full_ahead
 
+    def empty_frame(self, height: int, width: int) -> Image:
+        """Return memory for a frame that is to come: the fastest way in.
+
+        On TensorRT it is page-locked, and the GPU reads a frame of it where it lies; of any other array the host makes
+        a copy first, and so it does of a view of such a frame. Elsewhere it is an ordinary array.
+
+        Returns:
+            uint8 [height, width, 3] in which nothing was written. Once the stream took it, it must not be written to
+            until that frame or a later one was delivered. Its memory is used again when the last reference to it, or to
+            a view of it, is gone; it may outlive the stream.
+
+        Raises:
+            FrameError: if a side is less than 1.
+            StreamClosedError: after ``close``.
+        """
+        self._check_open()
+        if min(height, width) < 1:
+            raise FrameError(f"there is no frame of {width}x{height} pixels", "Use sides of 1 or more")
+        return self._pipeline.empty_frame(height, width)
+
     def set_prompt(self, prompt: str) -> None:
         """Change the prompt; it acts from the next tick on."""
         self._check_open()
@@ -119,8 +139,9 @@ class Stream:
 
         Args:
             image: uint8 RGB, [any height, any width, 3]. It is read before this returns, not kept and not changed.
-                On a GPU it may lie on the device (DLPack or ``__cuda_array_interface__``): what its own stream still
-                does to it is waited for, and it must not change before this frame or a later one was delivered.
+                On a GPU two kinds are read later instead, and must not change before this frame or a later one was
+                delivered: one of ``empty_frame``, and one that lies on the device (DLPack or
+                ``__cuda_array_interface__``), where what its own stream still does to it is waited for.
             time_of_frame: its presentation time in seconds; counted at 25 frames a second if not given.
 
         Raises:

@@ -21,10 +21,10 @@ from live2diff_trt.runtime.tick_graphs import TickGraphs, TickPart
 
 
 class TickConstants:
-    """What kernels read in every tick: its parameters, which the host uploads, and the step list's constants.
+    """What kernels read in every tick: its parameters, which the host writes, and the step list's constants.
 
     Attributes:
-        pending_parameters: uint8 [bytes of TICK_PARAMETERS], of the frame that enters: where the host uploads them.
+        pending_parameters: uint8 [bytes of TICK_PARAMETERS], of the frame that enters: what is fetched from the host.
         parameters: the same of the tick that is denoised.
         step_table: float32 [4, MAXIMUM_ROWS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out.
     """
@@ -55,7 +55,7 @@ def constants_layout() -> BlockLayout:
 class Tick:
     """The order of a tick's work, and on which lane each part of it runs. It owns no memory.
 
-    The host uploads the parameters and the source picture, then launches; nothing else changes from tick to tick.
+    The parameters and the source picture are fetched before; nothing else changes from tick to tick.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Tick:
         self._latent = stages.clean.row(0)
         self._leaving = stages.finished.row(0)
         self._x0 = replace(stages.x0, shape=(spec.steps, *spec.latent_shape))
-        # That the enter lane waits until what was pending is taken is not here: uploads come before the first part.
+        # That the enter lane waits until what was pending is taken is not here: fetching comes before the first part.
         self._parts = (
             TickPart(self.enter, lanes.enter, signals=(lanes.entered,)),
             TickPart(self.take, lanes.denoise, waits=(lanes.entered,), signals=(lanes.taken,)),

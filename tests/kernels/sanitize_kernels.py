@@ -15,6 +15,7 @@ from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.library import ELEMENT_TYPES, HEAD_CHANNELS
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import NewSlots, slot_copies
+from live2diff_trt.runtime.device import PinnedArray
 from tests.kernels.device import Gpu, open_gpu
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,20 @@ def launch_gated_gelu(gpu: Gpu, dtype: str) -> None:
     gpu.kernels.gated_gelu(gpu.stream, x=x, out=out)
 
 
+def launch_copies(gpu: Gpu) -> None:
+    """A tick's record and a picture of 105 bytes, which no vector divides, in from the host and out to it."""
+    record, pixels = PinnedArray(TICK_PARAMETERS.itemsize), PinnedArray(105)
+    parameters, picture = gpu.poisoned((TICK_PARAMETERS.itemsize,), "uint8"), gpu.poisoned((105,), "uint8")
+    gpu.kernels.fetch(
+        gpu.stream, record=record.address, parameters=parameters.address,
+        pixels=pixels.address, picture=picture.address, size=105,
+    )  # fmt: skip
+    gpu.kernels.deliver(gpu.stream, picture=picture.address, pixels=pixels.address, size=105)
+    gpu.stream.sync()
+    record.close()
+    pixels.close()
+
+
 def main() -> None:
     """Launch everything and wait."""
     logging.basicConfig(level=logging.INFO)
@@ -150,6 +165,8 @@ def main() -> None:
             launch_window(gpu, dtype)
             gpu.stream.sync()
         logger.info("every kernel of %s was launched", dtype)
+    with open_gpu() as gpu:
+        launch_copies(gpu)
 
 
 if __name__ == "__main__":

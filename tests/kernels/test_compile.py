@@ -46,7 +46,15 @@ def test_every_kernel_compiles(architecture: int) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["streaming_attention", "warm_up_attention", "spatial_attention", "group_norm", "group_norm_once", "gated_gelu"],
+    [
+        "streaming_attention",
+        "warm_up_attention",
+        "spatial_attention",
+        "group_norm",
+        "group_norm_once",
+        "gated_gelu",
+        "copies",
+    ],
 )
 def test_everything_stays_in_registers(file: str) -> None:
     from cuda.core import Program, ProgramOptions

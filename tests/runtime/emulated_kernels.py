@@ -24,7 +24,7 @@ from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu
 from tests.runtime.emulated_streams import EmulatedStream, EmulationError
 
 _KNOWN = {name for names in entry_points().values() for name in names}
-_UNTYPED = ("scatter_slots", "scatter_sink", "copy_vectors")
+_UNTYPED = ("scatter_slots", "scatter_sink", "copy_vectors", "fetch", "deliver")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class EmulatedKernels(Kernels):
             raise EmulationError(f"{kernel} takes addresses and numpy scalars, not {arguments}")
         library: Any = self._library
         name, dtype, number = _parse(kernel)
-        launch = _Launch(library.gpu.memory, dtype, grid, block[0], number)
+        launch = _Launch(library.gpu.memory, library.gpu.pinned, dtype, grid, block[0], number)
         entry: Callable[..., None] = getattr(launch, name)
         queue: EmulatedStream = stream
         plain = [argument.item() if isinstance(argument, np.generic) else argument for argument in arguments]
@@ -109,6 +109,7 @@ class _Launch:
     """One launch; its methods are the entry points without what their names say of types."""
 
     memory: AddressSpace
+    pinned: AddressSpace
     dtype: str
     grid: tuple[int, int, int]
     threads: int
@@ -416,6 +417,22 @@ class _Launch:
 
     def copy_vectors(self, source: int, target: int, count: int) -> None:
         self.memory.view(target, [16 * count], "uint8")[:] = self.memory.view(source, [16 * count], "uint8")
+
+    def fetch(self, record: int, parameters: int, pixels: int, picture: int, size: int) -> None:
+        self._copy_bytes(record, parameters, TICK_PARAMETERS.itemsize)
+        self._copy_bytes(pixels, picture, size)
+
+    def deliver(self, picture: int, pixels: int, size: int) -> None:
+        self._copy_bytes(picture, pixels, size)
+
+    def _copy_bytes(self, source: int, target: int, size: int) -> None:
+        if size:
+            self._reachable(target, size)[:] = self._reachable(source, size)
+
+    def _reachable(self, address: int, size: int) -> Array:
+        """Return bytes of the device or of the host's page-locked memory: no address is in both."""
+        space = self.pinned if self.pinned.holds(address) else self.memory
+        return space.view(address, [size], "uint8")
 
     def _copy_slots(self, copies: int, *, source_row: int, ring_row: int, slot: int) -> None:
         records = self.memory.view(copies, [self.grid[2] * SLOT_COPY.itemsize], "uint8").view(SLOT_COPY)

@@ -228,8 +228,8 @@ def test_a_tick_is_a_launch_for_each_part_and_waits_for_nothing(
             gpu.works.clear()
             syncs, waits = gpu.syncs, gpu.waits
             submitted = pipeline.tick(index, picture)
-            down = ["copy down"] if submitted.finished is not None else []
-            assert gpu.works == ["copy up", "copy up", *["graph"] * (5 if overlap else 1), *down]
+            delivered = ["deliver"] if submitted.finished is not None else []
+            assert gpu.works == ["fetch", *["graph"] * (5 if overlap else 1), *delivered]
             # Nobody fetches a picture: the slot is waited for that was used first.
             assert gpu.waits == waits + (index >= 8 + (5 if overlap else 3))
             assert gpu.syncs <= syncs + 1

@@ -400,3 +400,22 @@ def test_an_impossible_test_pattern_is_refused(name: str) -> None:
 def test_a_name_that_is_nothing_is_an_error() -> None:
     with pytest.raises(SourceError, match="there is no file nowhere"):
         open_source("nowhere")
+
+
+def test_frames_go_where_they_are_told_to(clip: Clip, tmp_path: Path) -> None:
+    """From when that is said on; what was read before, or is known of a folder already, lies in ordinary memory."""
+    given: list[Image] = []
+
+    def new_frame(height: int, width: int) -> Image:
+        given.append(np.full((height, width, 3), 77, np.uint8))
+        return given[-1]
+
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(encode_png(quarters()))
+    for name in (str(clip("carphone_pristine.mp4")), str(tmp_path), "test-pattern:64x48@25,3"):
+        with open_source(name) as source, open_source(name) as plain:
+            source.new_frame = new_frame
+            frames = list(itertools.islice(source, 3))
+            for frame, other in zip(frames, plain, strict=False):
+                np.testing.assert_array_equal(frame.image, other.image)
+        assert all(any(frame.image is one for one in given) for frame in frames[1:])

@@ -10,39 +10,48 @@ from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAM
 from live2diff_trt.runtime.device_image import DevicePicture
 from live2diff_trt.runtime.kv_window import KvWindow
 from live2diff_trt.runtime.stream_batch import StreamBatch
-from live2diff_trt.runtime.tick_record import Record, write_rows, write_source
+from live2diff_trt.runtime.tick_record import TickRecord
 
 UNTOUCHED = 0x5A
 
 
 @pytest.fixture
-def record() -> Record:
-    """A record in a buffer of bytes, as in pinned memory."""
-    return np.full(TICK_PARAMETERS.itemsize, UNTOUCHED, np.uint8).view(TICK_PARAMETERS)
+def record() -> TickRecord:
+    """A record in a buffer of bytes, as in page-locked memory."""
+    return TickRecord(np.full(TICK_PARAMETERS.itemsize, UNTOUCHED, np.uint8))
 
 
-def test_the_source_is_described_with_what_is_kept_of_it(record: Record) -> None:
-    before = record.copy()
-    picture = DevicePicture(address=2**47 + 256, width=1920, height=1080, row_bytes=5888, owner=None)
-    write_source(record, picture, 512, 384)
-    assert record["source"][0] == 2**47 + 256
-    assert record["source_row_bytes"][0] == 5888
-    assert (record["source_width"][0], record["source_height"][0]) == (1920, 1080)
-    crop = tuple(record[f"crop_{name}"][0] for name in ("left", "top", "width", "height"))
+def test_the_source_is_described_with_what_is_kept_of_it(record: TickRecord) -> None:
+    before = record.fields.copy()
+    picture = DevicePicture(address=2**47 + 256, width=1920, height=1080, row_bytes=5888)
+    record.write_source(picture, 512, 384)
+    assert record.fields["source"][0] == 2**47 + 256
+    assert record.fields["source_row_bytes"][0] == 5888
+    assert (record.fields["source_width"][0], record.fields["source_height"][0]) == (1920, 1080)
+    crop = tuple(record.fields[f"crop_{name}"][0] for name in ("left", "top", "width", "height"))
     assert crop == cover_rectangle(1920, 1080, 512, 384) == (240, 0, 1440, 1080)
-    assert record["seed"] == before["seed"]
-    assert (record["rows"] == before["rows"]).all()
+    assert record.fields["seed"] == before["seed"]
+    assert (record.fields["rows"] == before["rows"]).all()
+
+
+def test_another_source_is_described_anew(record: TickRecord) -> None:
+    small, large = DevicePicture(512, 64, 48, 192), DevicePicture(512, 1920, 1080, 5760)
+    for picture, width, height in ((small, 64, 64), (large, 64, 64), (large, 512, 512), (small, 64, 64)):
+        record.write_source(picture, width, height)
+        assert record.fields["source_width"][0] == picture.width
+        crop = tuple(record.fields[f"crop_{name}"][0] for name in ("left", "top", "width", "height"))
+        assert crop == cover_rectangle(picture.width, picture.height, width, height)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8])
-def test_rows_say_what_the_window_says(record: Record, steps: int) -> None:
+def test_rows_say_what_the_window_says(record: TickRecord, steps: int) -> None:
     window, batch = KvWindow(steps, WINDOW, SINK), StreamBatch(steps)
     for frame in range(8, 40):
         if frame % 7:
             batch.enter(frame)
         view = window.view()
-        write_rows(record, batch.frames, view)
-        rows = record["rows"][0][:steps]
+        record.write_rows(batch.frames, view)
+        rows = record.fields["rows"][0][:steps]
         assert rows["active"].tolist() == [int(held is not None) for held in batch.frames]
         assert rows["frame"].tolist() == [held or 0 for held in batch.frames]
         for field in ("position", "write_slot", "past_position", "visible"):
@@ -52,31 +61,31 @@ def test_rows_say_what_the_window_says(record: Record, steps: int) -> None:
     assert window.counts.min() > WINDOW  # so all slots were written and overwritten
 
 
-def test_no_row_sees_the_slot_it_writes(record: Record) -> None:
+def test_no_row_sees_the_slot_it_writes(record: TickRecord) -> None:
     window = KvWindow(3, WINDOW, SINK)
     for _ in range(2 * WINDOW):
-        write_rows(record, [1, 2, 3], window.view())
-        for row in record["rows"][0][:3]:
+        record.write_rows([1, 2, 3], window.view())
+        for row in record.fields["rows"][0][:3]:
             assert SINK <= row["write_slot"] < WINDOW
             assert row["visible"][row["write_slot"]] == 0
         window.advance([True] * 3)
 
 
-def test_only_what_is_said_is_written(record: Record) -> None:
-    before = record.copy()
-    write_rows(record, [5, None], KvWindow(2, WINDOW, SINK).view())
-    assert (record["rows"][0][2:] == before["rows"][0][2:]).all()
-    assert len(record["rows"][0]) == MAXIMUM_ROWS
+def test_only_what_is_said_is_written(record: TickRecord) -> None:
+    before = record.fields.copy()
+    record.write_rows([5, None], KvWindow(2, WINDOW, SINK).view())
+    assert (record.fields["rows"][0][2:] == before["rows"][0][2:]).all()
+    assert len(record.fields["rows"][0]) == MAXIMUM_ROWS
     for field in ("seed", "source", "source_row_bytes", "source_width", "crop_left", "crop_height"):
-        assert record[field] == before[field], field
+        assert record.fields[field] == before[field], field
 
 
-def test_the_bytes_are_those_that_the_kernels_read(record: Record) -> None:
+def test_the_bytes_are_those_that_the_kernels_read(record: TickRecord) -> None:
     """Offsets by hand, from TickParameters in tick_parameters.cuh."""
-    write_source(record, DevicePicture(0x0123456789ABCDE0, 640, 480, 1920, None), 480, 480)
-    write_rows(record, [7, None, 9], KvWindow(3, WINDOW, SINK).view())
-    record["seed"] = 0xFEDCBA9876543210
-    content = record.tobytes()
+    record.write_source(DevicePicture(0x0123456789ABCDE0, 640, 480, 1920), 480, 480)
+    record.write_rows([7, None, 9], KvWindow(3, WINDOW, SINK).view())
+    record.write_seed(0xFEDCBA9876543210)
+    content = record.memory.tobytes()
     assert len(content) == 1200
     assert content[0:16] == (0xFEDCBA9876543210).to_bytes(8, "little") + (0x0123456789ABCDE0).to_bytes(8, "little")
     assert np.frombuffer(content, np.int64, 1, 16).tolist() == [1920]
