@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Live2DiffError(Exception):
     """Base of every error this project raises on purpose.
@@ -15,6 +17,10 @@ class Live2DiffError(Exception):
         super().__init__(f"{problem}. {remedy}.")
         self.problem = problem
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle message and attributes, whatever a subclass takes: errors come back from other processes."""
+        return Exception.__new__, (type(self), *self.args), vars(self)
 
 
 class SpecError(Live2DiffError):

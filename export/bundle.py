@@ -6,7 +6,10 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -43,6 +46,9 @@ def export_bundle(
 ) -> list[GraphCheck]:
     """Write a bundle. It appears at ``out`` complete or not at all.
 
+    The UNet is exported in this process, the smaller networks in another, which imports the caller's main module again:
+    a script calls this behind ``if __name__ == "__main__"``. What that process raises is raised here, after the UNet.
+
     Args:
         preset: which networks, and for which stream.
         weights: where their weights come from.
@@ -63,15 +69,17 @@ def export_bundle(
     spec = preset.spec()
     dtype = getattr(torch, spec.dtype)
     checks: list[GraphCheck] = []
-    with _complete_or_absent(out, overwrite) as folder:
+    with _complete_or_absent(out, overwrite) as folder, _open_helper() as helper:
         on_step("making the UNet")
         unet = weights.unet(preset, dtype)
+        on_step("tracing the smaller networks in another process")
+        others = helper.submit(_write_other_graphs, folder, preset, weights, spec, clip_skip, check)
         initialisers = write_unet_graphs(folder, unet, spec, on_step)
         if check:
             on_step("checking the UNet's graphs against PyTorch")
             checks += check_unet(folder, unet, spec)
-        del unet  # the largest part; the others need its room
-        checks += _write_other_graphs(folder, preset, weights, spec, clip_skip, check, on_step)
+        on_step("waiting for the other process")
+        checks += _wait_for(others)
         weights.tokenizer(preset).save(str(folder / TOKENIZER_FILE))
         on_step("writing the manifest")
         manifest = Manifest(
@@ -86,46 +94,46 @@ def export_bundle(
     return checks
 
 
+def _open_helper() -> ProcessPoolExecutor:
+    """Return a process beside this one: to trace is Python's work, which threads would not share.
+
+    It is not forked, because PyTorch has threads.
+    """
+    return ProcessPoolExecutor(1, get_context("spawn"))
+
+
+def _wait_for(others: Future[list[GraphCheck]]) -> list[GraphCheck]:
+    """Return what the helper found; raise what it raised."""
+    try:
+        return others.result()
+    except BrokenProcessPool as error:
+        raise ExportError(
+            "the process that exports the smaller networks was killed", "Free memory if that ran out, and export again"
+        ) from error
+
+
 def _write_other_graphs(
-    folder: Path,
-    preset: Preset,
-    weights: WeightsSource,
-    spec: StreamSpec,
-    clip_skip: int,
-    check: bool,
-    on_step: OnStep,
-) -> Iterator[GraphCheck]:
+    folder: Path, preset: Preset, weights: WeightsSource, spec: StreamSpec, clip_skip: int, check: bool
+) -> list[GraphCheck]:
+    """Write all graphs but the UNet's, one network after the other."""
     dtype = getattr(torch, spec.dtype)
-    on_step("tracing the autoencoder")
     autoencoder = weights.autoencoder(preset, dtype)
     encoder, decoder = VaeEncoderGraph(autoencoder), VaeDecoderGraph(autoencoder)
     pairs = [(signature.vae_encoder(spec), encoder), (signature.vae_decoder(spec), decoder)]
-    yield from _write_part(folder, "vae.data", pairs, check, on_step)
-    on_step("tracing the depth network")
-    yield from _write_part(
-        folder,
-        "depth.data",
-        [(signature.depth(spec), DepthGraph(weights.depth(preset, dtype)))],
-        check,
-        on_step,
-    )
-    on_step("tracing the text encoder")
+    checks = _write_part(folder, "vae.data", pairs, check)
+    depth = DepthGraph(weights.depth(preset, dtype))
+    checks += _write_part(folder, "depth.data", [(signature.depth(spec), depth)], check)
     text_encoder = TextEncoderGraph(weights.text_encoder(preset, dtype), clip_skip)
-    yield from _write_part(folder, "text.data", [(signature.text_encoder(spec), text_encoder)], check, on_step)
+    return checks + _write_part(folder, "text.data", [(signature.text_encoder(spec), text_encoder)], check)
 
 
 def _write_part(
-    folder: Path,
-    data_file: str,
-    graphs: Sequence[tuple[signature.GraphSignature, nn.Module]],
-    check: bool,
-    on_step: OnStep,
-) -> Iterator[GraphCheck]:
+    folder: Path, data_file: str, graphs: Sequence[tuple[signature.GraphSignature, nn.Module]], check: bool
+) -> list[GraphCheck]:
     write_graphs(folder, [export_graph(module, border) for border, module in graphs], data_file)
-    if check:
-        for border, module in graphs:
-            on_step(f"checking {border.name} against PyTorch")
-            yield from check_graph(folder, module, border)
+    if not check:
+        return []
+    return [found for border, module in graphs for found in check_graph(folder, module, border)]
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from live2diff_trt.bundle.manifest import WEIGHTS_FILE, Bundle
 from live2diff_trt.bundle.signature import TEMPORAL_ATTENTION_DOMAIN, TEMPORAL_ATTENTION_OP
 from live2diff_trt.export.bundle import export_bundle
 from live2diff_trt.export.errors import ExportError
-from live2diff_trt.export.presets import PRESETS, SD15, TINY, Preset
+from live2diff_trt.export.presets import PRESETS, SD15, TINY
 from live2diff_trt.export.weights_source import RandomWeights
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.model.weights import random_unet
@@ -107,22 +109,31 @@ def test_where_the_weights_came_from_is_recorded(tiny_bundle: Path) -> None:
     assert all(source == {"source": "random", "seed": 3} for source in manifest.weights.values())
 
 
-@dataclass(frozen=True)
-class FailingWeights(RandomWeights):
-    """Fails when the UNet is written already."""
-
-    def autoencoder(self, preset: Preset, dtype: torch.dtype) -> torch.nn.Module:
-        raise OSError("no autoencoder today")
-
-
 def write_nothing(*_: object) -> dict[str, object]:
     return {}
 
 
-def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("live2diff_trt.export.bundle.write_unet_graphs", write_nothing)
-    with pytest.raises(OSError, match="no autoencoder today"):
-        export_bundle(replace(TINY, width=64, height=64), FailingWeights(), tmp_path / "bundle")
+def kill_helper(*_: object) -> dict[str, object]:
+    """End the process that exports the smaller networks, as a system does that is out of memory."""
+    for process in active_children():
+        process.kill()
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("write_unet", "message"),
+    [
+        (write_nothing, "clip_skip 2 does not fit a text encoder of 2 layers"),
+        (kill_helper, "the process that exports the smaller networks was killed. Free memory"),
+    ],
+    ids=["an error in the other process", "its end"],
+)
+def test_an_export_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_unet: Callable[..., dict[str, object]], message: str
+) -> None:
+    monkeypatch.setattr("live2diff_trt.export.bundle.write_unet_graphs", write_unet)
+    with pytest.raises(ExportError, match=message):
+        export_bundle(replace(TINY, width=64, height=64), RandomWeights(), tmp_path / "bundle", clip_skip=2)
     assert list(tmp_path.iterdir()) == []
 
 
