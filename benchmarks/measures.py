@@ -60,7 +60,13 @@ class Run:
 
 
 def measure(
-    results: ResultsFile, point: Point, place: Place, rows: Sequence[str], what: Collection[str], extent: Extent
+    results: ResultsFile,
+    point: Point,
+    place: Place,
+    rows: Sequence[str],
+    what: Collection[str],
+    extent: Extent,
+    on_measured: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Measure what is named, in the order of MEASURES.
 
@@ -71,6 +77,7 @@ def measure(
         rows: names of backends.
         what: names of MEASURES.
         extent: how much.
+        on_measured: told each name when what it stands for is complete.
     """
     chosen = choose_rows(rows, place.gpu)
     results.not_run.update(chosen.not_run)
@@ -78,12 +85,14 @@ def measure(
     for name in _BEFORE_OPENING:
         if name in what:
             _BEFORE_OPENING[name](run)
+            on_measured(name)
     wanted = [name for name in _ON_OPENED if name in what]
     if not wanted:
         return
     with OpenedRows(point, place, chosen.rows).opened() as opened:
         for name in wanted:
             _ON_OPENED[name](run, opened)
+            on_measured(name)
 
 
 def _measure_limits(run: Run) -> None:

@@ -153,7 +153,7 @@ class SuitePlan:
 
     def forget_compiled(self, startup: Job) -> None:
         """Remove the kernels that were compiled in a run before, where the first opening is about to be timed."""
-        if read_part(startup.part, startup.fingerprint) is None:
+        if _find_unmeasured(startup):
             for name in _COMPILED_BY_A_FIRST_OPENING:
                 shutil.rmtree(self.environment[name], ignore_errors=True)
 
@@ -253,13 +253,18 @@ class SuitePlan:
 
 
 def _measure(job: Job, run: RunCommand) -> dict[str, str]:
-    """Measure what a job says, unless its part is there; return why it failed, if it did, by its name."""
-    if read_part(job.part, job.fingerprint) is not None:
+    """Measure what a job says and its part does not hold yet; return why it failed, if it did, by its name."""
+    if not _find_unmeasured(job):
         return {}
     problem = run(f"measure {_name(job)}", job.command)
-    if problem is None and read_part(job.part, job.fingerprint) is None:
-        problem = f"it left no part at {job.part}"
+    if problem is None and (unmeasured := _find_unmeasured(job)):
+        problem = f"it left no {', '.join(unmeasured)} in {job.part}"
     return {} if problem is None else {_name(job): problem}
+
+
+def _find_unmeasured(job: Job) -> list[str]:
+    part = read_part(job.part, job.fingerprint)
+    return [name for name in job.what if part is None or name not in part.measured]
 
 
 def _name(job: Job) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,23 +20,30 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Part:
-    """What one process measured.
+    """What one process measured. It is written anew behind each of the things that it measures.
 
     Attributes:
         fingerprint: of the run it belongs to.
+        measured: names of ``measures.MEASURES`` that are complete.
         entries: in the order in which they were measured.
         not_run: what was asked for and not measured, and why.
     """
 
     fingerprint: str
+    measured: tuple[str, ...]
     entries: tuple[Entry, ...]
     not_run: dict[str, str]
 
 
-def write_part(path: Path, fingerprint: str, results: ResultsFile) -> None:
-    """Write what was gathered as a part: complete, or not at all."""
-    entries = [asdict(entry) for entry in results.entries]
-    write_json(path, {"fingerprint": fingerprint, "entries": entries, "not_run": results.not_run})
+def write_part(path: Path, fingerprint: str, measured: Sequence[str], results: ResultsFile) -> None:
+    """Write what was gathered so far as a part: all of it, or nothing."""
+    part = {
+        "fingerprint": fingerprint,
+        "measured": list(measured),
+        "entries": [asdict(entry) for entry in results.entries],
+        "not_run": results.not_run,
+    }
+    write_json(path, part)
 
 
 def read_part(path: Path, fingerprint: str) -> Part | None:
@@ -47,7 +54,7 @@ def read_part(path: Path, fingerprint: str) -> Part | None:
     if contents["fingerprint"] != fingerprint:
         return None
     entries = tuple(read_entry(path, entry) for entry in contents["entries"])
-    return Part(fingerprint, entries, contents["not_run"])
+    return Part(fingerprint, tuple(contents["measured"]), entries, contents["not_run"])
 
 
 def fingerprint_run(settings: object) -> str:

@@ -1,6 +1,7 @@
 """A process of the suite: ``python -m live2diff_trt.benchmarks.suite_process JOB``; a job is JSON.
 
-It either measures and writes a part, or lets PyTorch compile, so that the process that measures finds it compiled.
+It either measures, and writes a part that grows as it goes on, or lets PyTorch compile, so that the process that
+measures finds it compiled.
 """
 
 from __future__ import annotations
@@ -65,21 +66,30 @@ class Job:
 
 
 def run_job(job: Job) -> None:
-    """Do what a job says, in this process."""
+    """Do what a job says and its part does not hold yet, in this process."""
     from live2diff_trt.benchmarks.measures import Extent, measure
     from live2diff_trt.benchmarks.opened_rows import OpenedRows, Place
     from live2diff_trt.benchmarks.results_file import ResultsFile
-    from live2diff_trt.benchmarks.suite_parts import write_part
+    from live2diff_trt.benchmarks.suite_parts import read_part, write_part
 
     place = Place(job.bundle, job.plans, find_gpu(), job.kept)
     if not job.what:
         with OpenedRows(job.point, place, job.rows).opened() as opened:
             opened.pipelines()
         return
-    results = ResultsFile()
+    results, measured = ResultsFile(), list[str]()
+    part = read_part(job.part, job.fingerprint)
+    if part is not None:
+        results.entries += part.entries
+        results.not_run.update(part.not_run)
+        measured += part.measured
+
+    def keep(name: str) -> None:
+        measured.append(name)
+        write_part(job.part, job.fingerprint, measured, results)
+
     extent = Extent(job.samples, job.steady_ticks, job.clip, job.quality)
-    measure(results, job.point, place, job.rows, job.what, extent)
-    write_part(job.part, job.fingerprint, results)
+    measure(results, job.point, place, job.rows, set(job.what).difference(measured), extent, keep)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class TextEncoderGraph(nn.Module):
 def _causal_mask(hidden: Tensor) -> Tensor:
     """Return [tokens, tokens]: 0 where a token may look, −∞ at the tokens after it."""
     tokens = hidden.shape[1]
-    return torch.full((tokens, tokens), -torch.inf, dtype=hidden.dtype).triu(1)
+    return torch.full((tokens, tokens), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
 
 
 def _attend(attention: Any, hidden: Tensor, mask: Tensor) -> Tensor:

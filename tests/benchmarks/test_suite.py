@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from live2diff_trt.benchmarks import rows
+from live2diff_trt.benchmarks import measures, rows
 from live2diff_trt.benchmarks.point import BASES
 from live2diff_trt.benchmarks.results_file import ResultsFile, read_results
 from live2diff_trt.benchmarks.rows import ROWS
 from live2diff_trt.benchmarks.suite import SuiteOptions, SuitePlan, run_suite
 from live2diff_trt.benchmarks.suite_parts import read_part, write_part
-from live2diff_trt.benchmarks.suite_process import Job
+from live2diff_trt.benchmarks.suite_process import Job, run_job
 from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, Task, run_tasks
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.flavour import Flavour
@@ -52,7 +52,7 @@ class FakeProcesses:
             results = ResultsFile()
             results.add_samples(f"stage/{'_'.join(job.what)}", "torch", None, job.point, [1.0])
             results.not_run["whole"] = "it is not right"
-            write_part(job.part, job.fingerprint, results)
+            write_part(job.part, job.fingerprint, job.what, results)
             if job.what == ("startup",):
                 self(f"export {job.point.bundle_name}", [str(job.bundle)])
                 self.names.pop()
@@ -121,6 +121,51 @@ def test_a_point_that_fails_leaves_the_others(tmp_path: Path) -> None:
     assert processes.measured[-1] == "t1"
 
 
+def test_what_a_point_measured_before_it_failed_is_kept(tmp_path: Path) -> None:
+    class HalfDone(FakeProcesses):
+        def __call__(self, name: str, command: list[str]) -> str | None:
+            if not name.startswith("measure t1"):
+                return super().__call__(name, command)
+            job = Job.from_json(json.loads(command[-1]))
+            super().__call__(name, [json.dumps(replace(job, what=job.what[:1]).to_json())])
+            return "it ended with 1: out of memory"
+
+    outcome = run_suite(options_in(tmp_path), None, run=HalfDone())
+    assert outcome.failed == {"t1-tiny-64x64-tiny-tiny-float32-seed0": "it ended with 1: out of memory"}
+    assert [entry.name for entry in outcome.results.entries if entry.steps == 1] == ["stage/unet"]
+    second = FakeProcesses()
+    assert run_suite(options_in(tmp_path), None, run=second).failed == {}
+    assert second.measured == ["t1"]
+
+
+def test_a_process_measures_what_its_part_does_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, job, *_ = SuitePlan(options_in(tmp_path), None).jobs()
+    asked: list[set[str]] = []
+
+    def stub(results: ResultsFile, *arguments: object) -> None:
+        *_, what, _extent, on_measured = arguments
+        assert isinstance(what, set)
+        assert callable(on_measured)
+        asked.append(what)
+        for name in job.what:
+            if name in what:
+                if name == "frame" and len(asked) == 1:
+                    raise RuntimeError("out of memory")
+                results.add_samples(f"stage/{name}", "torch", None, job.point, [1.0])
+                on_measured(name)
+
+    monkeypatch.setattr(measures, "measure", stub)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_job(job)
+    run_job(job)
+    before = {"limits", "memory", "unet"}
+    assert asked == [set(job.what), set(job.what) - before]
+    part = read_part(job.part, job.fingerprint)
+    assert part is not None
+    assert part.measured == job.what
+    assert [entry.name for entry in part.entries] == [f"stage/{name}" for name in job.what]
+
+
 def test_nothing_is_prepared_if_start_up_failed(tmp_path: Path) -> None:
     processes = FakeProcesses()
     processes.failing = {"measure startup"}
@@ -175,10 +220,11 @@ def test_a_part_of_another_run_is_none(tmp_path: Path) -> None:
     entry = results.add_samples("frame", "torch", None, BASES["tiny"], [1.0], 1e-3)
     path = tmp_path / "parts" / "base.json"
     assert read_part(path, "a") is None
-    write_part(path, "a", results)
+    write_part(path, "a", ["unet"], results)
     part = read_part(path, "a")
     assert part is not None
     assert part.entries == (entry,)
+    assert part.measured == ("unet",)
     assert read_part(path, "b") is None
 
 
@@ -233,7 +279,7 @@ def test_processes_keep_what_they_compile_in_the_work_folder(tmp_path: Path) -> 
     kernels = Path(plan.environment["LIVE2DIFF_TRT_CACHE"])
     kernels.mkdir(parents=True)
     startup = plan.jobs()[0]
-    write_part(startup.part, startup.fingerprint, ResultsFile())
+    write_part(startup.part, startup.fingerprint, startup.what, ResultsFile())
     plan.forget_compiled(startup)
     assert kernels.is_dir()
     startup.part.unlink()

@@ -9,6 +9,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from transformers import CLIPTextModel
 
 from live2diff_trt.bundle.signature import text_encoder
@@ -32,6 +33,15 @@ def encode(rows: int) -> torch.Tensor:
     tokenizer = make_tokenizer("tiny")
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<|endoftext|>"), pad_token="<|endoftext|>", length=77)
     return torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(PROMPTS[:rows])], dtype=torch.int32)
+
+
+def on_a_gpu(model: CLIPTextModel) -> CLIPTextModel:
+    """Return the model with weights that are a GPU's by name, inside a FakeTensorMode: nothing is computed."""
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            there = torch.empty(weight.shape, dtype=weight.dtype, device="cuda")
+            setattr(module, name, torch.nn.Parameter(there, requires_grad=False))
+    return model
 
 
 def open_session(model: onnx_ir.Model) -> onnxruntime.InferenceSession:
@@ -110,3 +120,12 @@ def test_clip_has_the_real_parameter_count() -> None:
     with torch.device("meta"):
         model = build_text_encoder("clip-vit-l")
     assert sum(parameter.numel() for parameter in model.parameters()) == 123_060_480
+
+
+def test_it_computes_where_its_weights_are() -> None:
+    """Whatever it makes itself, as the mask, has to be there too: PyTorch refuses tensors of two devices."""
+    model = random_text_encoder("tiny", 0, torch.float32)
+    with FakeTensorMode(), torch.no_grad():
+        ids = torch.zeros(1, 77, dtype=torch.int32, device="cuda")
+        (embeddings,) = TextEncoderGraph(on_a_gpu(model), 0)((ids,))
+    assert embeddings.device.type == "cuda"
