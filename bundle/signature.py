@@ -15,10 +15,6 @@ Dimension = int | str
 TEMPORAL_ATTENTION_DOMAIN = "live2diff"
 TEMPORAL_ATTENTION_OP = "TemporalAttention"
 
-HIDDEN_BIAS = -10000.0
-"""What ``past_bias`` holds for a hidden slot: so low that softmax makes exactly 0 of it, in float16 too. It is finite,
-since TensorRT-RTX 1.6.1 gives no number, or a wrong one, where several slots in a row have −inf."""
-
 
 @dataclass(frozen=True)
 class TensorSpec:

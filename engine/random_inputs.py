@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from live2diff_trt.bundle.signature import HIDDEN_BIAS
-
 _INTEGER_BOUNDS = {"timesteps": 1000, "position": 16, "past_position": 16, "token_ids": 256}
 _PICTURES = ("image", "depth_image")
 
@@ -34,4 +32,4 @@ def _hide_runs(shape: Sequence[int], generator: np.random.Generator) -> NDArray[
     rows, window = shape
     begins, ends = np.sort(generator.integers(1, window + 1, (2, rows, 1)), axis=0)
     slots = np.arange(window)
-    return np.where((begins <= slots) & (slots < ends), HIDDEN_BIAS, 0.0)
+    return np.where((begins <= slots) & (slots < ends), -np.inf, 0.0)

@@ -4,7 +4,6 @@
 constexpr int MAXIMUM_ROWS = 8;
 constexpr int WINDOW = 16;
 constexpr int SINK = 8;
-constexpr float HIDDEN_BIAS = -10000.0f;  // as in bundle/signature.py
 
 struct RowParameters {
   int active;      // 1 where the row holds a real frame: only then is a slot written

@@ -13,7 +13,7 @@ __device__ void window_inputs(
   const RowParameters& here = parameters->rows[row];
   if (slot == 0) *position.row(row) = here.position;
   past_position.row(row)[slot] = here.past_position[slot];
-  past_bias.row(row)[slot] = from_float<T>(here.visible[slot] != 0 ? 0.0f : HIDDEN_BIAS);
+  past_bias.row(row)[slot] = from_float<T>(here.visible[slot] != 0 ? 0.0f : __int_as_float(0xFF800000));
 }
 
 #define WINDOW_INPUTS(name, T)                                                                          \

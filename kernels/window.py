@@ -82,7 +82,7 @@ class WindowLauncher(Launcher):
             stream: where to launch.
             position: int32 [rows], written; may lie in chunks, and the others too.
             past_position: int32 [rows, window]; written.
-            past_bias: [rows, window], 0 where visible and HIDDEN_BIAS where hidden; written.
+            past_bias: [rows, window], 0 where visible and −inf where hidden; written.
             parameters: the tick's, uint8.
         """
         dtype = check_element_type("past_bias", past_bias)

@@ -14,8 +14,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from live2diff_trt.bundle.signature import HIDDEN_BIAS
-
 Int32Array = NDArray[np.int32]
 
 
@@ -36,8 +34,8 @@ class WindowView:
     write_slot: Int32Array
 
     def past_bias(self, dtype: str) -> NDArray[np.floating]:
-        """Return the mask that is added to attention scores, [rows, window]: 0, or HIDDEN_BIAS where hidden."""
-        return np.where(self.visible, 0.0, HIDDEN_BIAS).astype(dtype)
+        """Return the mask that is added to attention scores, [rows, window]: 0, or −inf where hidden."""
+        return np.where(self.visible, 0.0, -np.inf).astype(dtype)
 
 
 class KvWindow:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from live2diff_trt.bundle.signature import HIDDEN_BIAS
 from live2diff_trt.kernels.group_norm import (
     _KEPT_BYTES,
     _MAXIMUM_THREADS_AT_ONCE,
@@ -101,7 +100,6 @@ def test_structures_agree_with_their_records() -> None:
         *_assertions("TickParameters", TICK_PARAMETERS),
         *_assertions("RowParameters", row),
         *_assertions("SlotCopy", SLOT_COPY),
-        f'static_assert(HIDDEN_BIAS == {HIDDEN_BIAS}f, "bias");',
         f'static_assert(MAXIMUM_ROWS == {MAXIMUM_ROWS} && WINDOW == {WINDOW} && SINK == {SINK}, "constants");',
         'static_assert(sizeof(StepTable) == 4 * MAXIMUM_ROWS * sizeof(float), "StepTable");',
     ]

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from live2diff_trt.bundle.noise import Purpose, standard_normal
-from live2diff_trt.bundle.signature import HIDDEN_BIAS
 from live2diff_trt.kernels import reference
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import NewSlots, slot_copies
@@ -404,7 +403,7 @@ def test_window_inputs(gpu: Gpu, dtype: str, rows: int, chunk_rows: int) -> None
     windows = record["rows"][:rows]
     np.testing.assert_array_equal(gpu.download(position), windows["position"])
     np.testing.assert_array_equal(gpu.download(past_position), windows["past_position"])
-    np.testing.assert_array_equal(gpu.download(past_bias), np.where(windows["visible"] != 0, 0, HIDDEN_BIAS))
+    np.testing.assert_array_equal(gpu.download(past_bias), np.where(windows["visible"] != 0, 0, -np.inf))
     for tensor in (position, past_position, past_bias):
         assert gpu.outside_is_untouched(tensor)
 

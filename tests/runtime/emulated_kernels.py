@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from live2diff_trt.bundle.noise import Purpose, standard_normal
-from live2diff_trt.bundle.signature import HIDDEN_BIAS
 from live2diff_trt.kernels import reference
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.launchers import Kernels
@@ -403,7 +402,7 @@ class _Launch:
             here = tick["rows"][row]
             positions[row][:] = here["position"]
             slots[row][:] = here["past_position"]
-            bias[row][:] = np.where(here["visible"] != 0, 0.0, HIDDEN_BIAS)
+            bias[row][:] = np.where(here["visible"] != 0, 0.0, -np.inf)
 
     def scatter_slots(self, copies: int, parameters: int) -> None:
         rows = self._tick(parameters)["rows"]
