@@ -2,7 +2,8 @@
 
 1. Start-up is measured, while nothing else runs: it leaves the base point's bundle and plans.
 2. The other bundles and plans are made, and PyTorch compiles, several processes at a time.
-3. Point after point is measured, alone on its machine; each writes its part as it ends.
+3. The base point is measured, alone on its machine, then the others, each alone on its GPU; parts are written as they
+   grow.
 4. The parts become one results file.
 
 What is interrupted goes on where it was, if it is started again the same way on the same code and machine.
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 
 from live2diff_trt.benchmarks.our_commands import build_command, export_command
 from live2diff_trt.benchmarks.point import AXES, BASES, Point, choose_points
@@ -52,6 +54,7 @@ class SuiteOptions:
         rows: names of backends at the base point.
         samples: of each figure. steady_ticks: in a row.
         jobs: processes that prepare at a time.
+        gpus: how many there are, all alike; points away from the base are measured on as many at a time.
         clip, quality: a video, and the options of TensorRT that are compared with the usual ones on it.
     """
 
@@ -63,6 +66,7 @@ class SuiteOptions:
     samples: int = 200
     steady_ticks: int = 2000
     jobs: int = 1
+    gpus: int = 1
     clip: Path | None = None
     quality: tuple[str, ...] = ()
 
@@ -106,7 +110,6 @@ def run_suite(
         run = processes = ProcessRunner(options.work / "logs", plan.environment)
         kill = processes.kill
     results = ResultsFile()
-    failed: dict[str, str] = {}
 
     def run_and_show(name: str, command: list[str]) -> str | None:
         show(name)
@@ -115,16 +118,19 @@ def run_suite(
             show(f"{name} failed: {problem}")
         return problem
 
-    startup, *points = plan.jobs()
+    startup, first, *others = plan.jobs()
     plan.forget_compiled(startup)
-    problem = _measure(startup, run_and_show).get(_STARTUP)
+    problem = _measure(startup, run_and_show)
     if problem is not None:  # everything stands on it
         raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
     preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show), kill)
-    for job in points:
+
+    def measure(job: Job) -> str | None:
         missing = [task for task in plan.needs(job) if task in preparing]
-        failed |= {_name(job): f"{missing[0]}: {preparing[missing[0]]}"} if missing else _measure(job, run_and_show)
-    _assemble(results, [startup, *points])
+        return f"{missing[0]}: {preparing[missing[0]]}" if missing else _measure(job, run_and_show)
+
+    failed = _share_gpus(measure, [first], 1, kill) | _share_gpus(measure, others, options.gpus, kill)
+    _assemble(results, [startup, first, *others])
     results.not_run.update(failed)
     path = results.write(options.out)
     if not failed:
@@ -252,14 +258,33 @@ class SuitePlan:
         return self._made / "done" / task.replace(" ", "-")
 
 
-def _measure(job: Job, run: RunCommand) -> dict[str, str]:
-    """Measure what a job says and its part does not hold yet; return why it failed, if it did, by its name."""
+def _measure(job: Job, run: RunCommand) -> str | None:
+    """Measure what a job says and its part does not hold yet; return why it failed, or None."""
     if not _find_unmeasured(job):
-        return {}
+        return None
     problem = run(f"measure {_name(job)}", job.command)
     if problem is None and (unmeasured := _find_unmeasured(job)):
-        problem = f"it left no {', '.join(unmeasured)} in {job.part}"
-    return {} if problem is None else {_name(job): problem}
+        return f"it left no {', '.join(unmeasured)} in {job.part}"
+    return problem
+
+
+def _share_gpus(
+    measure: Callable[[Job], str | None], jobs: Sequence[Job], gpus: int, kill: Callable[[], None]
+) -> dict[str, str]:
+    """Measure every job alone on a GPU, as many at a time as there are; return why some failed, by name."""
+    by_name = {_name(job): job for job in jobs}
+    free = SimpleQueue[int]()
+    for index in range(gpus):
+        free.put(index)
+
+    def measure_on_one(name: str, _: list[str]) -> str | None:
+        index = free.get()
+        try:
+            return measure(replace(by_name[name], gpu_index=index))
+        finally:
+            free.put(index)
+
+    return run_tasks([Task(name, job.command) for name, job in by_name.items()], gpus, measure_on_one, kill)
 
 
 def _find_unmeasured(job: Job) -> list[str]:

@@ -35,6 +35,7 @@ def choose_options(
     samples: int,
     steady_ticks: int,
     jobs: int,
+    gpus: int = 1,
     clip: Path | None = None,
     quality: tuple[str, ...] = (),
 ) -> tuple[SuiteOptions, Gpu | None]:
@@ -46,4 +47,4 @@ def choose_options(
     in_order = tuple(axis for axis in AXES if axis in axes)
     for one in quality:
         read_named_options(one)
-    return SuiteOptions(work, out, base, in_order, wanted, samples, steady_ticks, jobs, clip, quality), gpu
+    return SuiteOptions(work, out, base, in_order, wanted, samples, steady_ticks, jobs, gpus, clip, quality), gpu

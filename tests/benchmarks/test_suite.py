@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from live2diff_trt.benchmarks.results_file import ResultsFile, read_results
 from live2diff_trt.benchmarks.rows import ROWS
 from live2diff_trt.benchmarks.suite import SuiteOptions, SuitePlan, run_suite
 from live2diff_trt.benchmarks.suite_parts import read_part, write_part
-from live2diff_trt.benchmarks.suite_process import Job, run_job
+from live2diff_trt.benchmarks.suite_process import Job, run_job, see_one_gpu
 from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, Task, run_tasks
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.flavour import Flavour
@@ -164,6 +165,38 @@ def test_a_process_measures_what_its_part_does_not_hold(tmp_path: Path, monkeypa
     assert part is not None
     assert part.measured == job.what
     assert [entry.name for entry in part.entries] == [f"stage/{name}" for name in job.what]
+
+
+def test_points_beside_the_base_share_the_gpus(tmp_path: Path) -> None:
+    together = threading.Barrier(2, timeout=20)
+    seen: dict[str, int] = {}
+
+    class OnTwo(FakeProcesses):
+        def __call__(self, name: str, command: list[str]) -> str | None:
+            if name.startswith("measure"):
+                job = Job.from_json(json.loads(command[-1]))
+                seen[job.part.stem.partition("-")[0]] = job.gpu_index
+                if len(seen) in (3, 4):  # after start-up and the base point
+                    together.wait()
+            return super().__call__(name, command)
+
+    processes = OnTwo()
+    outcome = run_suite(options_in(tmp_path, gpus=2), None, run=processes)
+    assert outcome.failed == {}
+    assert (seen["startup"], seen["t2"]) == (0, 0)
+    assert {seen["t1"], seen["t3"]} == {0, 1}
+    assert [entry.steps for entry in outcome.results.entries] == [2, 2, 1, 3, 4]
+
+
+@pytest.mark.parametrize(("visible", "index", "seen"), [(None, 1, "1"), ("3,5", 1, "5"), ("7", 0, "7")])
+def test_a_process_sees_one_of_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, index: int, seen: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # set once, so that it is put back
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    see_one_gpu(index)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def test_nothing_is_prepared_if_start_up_failed(tmp_path: Path) -> None:

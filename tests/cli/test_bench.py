@@ -112,7 +112,7 @@ def test_the_suite_is_told_what_to_measure(tmp_path: Path, monkeypatch: pytest.M
     assert row.split() == ["frame", "torch-eager", "64x64", "2", "20.00", "20.00", "tiny,", "tiny"]
     changed = bench(
         *("suite", "--work", "work", "--out", "out", "--preset", "sd15", "--size", "768x512", "--axes", "depth,base"),
-        *("--backends", "torch-eager, onnxruntime", "--samples", 5, "--ticks", 9, "--jobs", 6),
+        *("--backends", "torch-eager, onnxruntime", "--samples", 5, "--ticks", 9, "--jobs", 6, "--gpus", 2),
         *("--clip", "clip.mp4", "--quality", "one-row:rows=1"),
     )
     assert changed.exit_code == 1  # something failed
@@ -126,6 +126,7 @@ def test_the_suite_is_told_what_to_measure(tmp_path: Path, monkeypatch: pytest.M
         samples=5,
         steady_ticks=9,
         jobs=6,
+        gpus=2,
         clip=Path("clip.mp4"),
         quality=("one-row:rows=1",),
     )
