@@ -7,9 +7,8 @@ What is tested is the order of the work, its addresses and its memory; real kern
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +25,8 @@ from live2diff_trt.runtime.frame import FinishedFrame, SourceFrame
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
-from tests.runtime.emulated_gpu import GPU, ForeignPicture, install_emulated_gpu
-from tests.runtime.emulated_plans import EmulatedPlan, EmulatedPlanRuntime, GraphCache
+from tests.runtime.emulated_gpu import GPU, ForeignPicture
+from tests.runtime.emulated_plans import EmulatedPlan, EmulatedPlanRuntime
 
 GRAIN_BYTES = 512
 MOST_UNEQUAL = 0.001
@@ -43,18 +42,6 @@ def assert_alike(found: Sequence[FinishedFrame], expected: Sequence[FinishedFram
         apart = np.abs(one.image.astype(int) - other.image)
         assert apart.max() <= 1, f"frame {one.index}"
         assert np.count_nonzero(apart) <= MOST_UNEQUAL * apart.size, f"frame {one.index}"
-
-
-@pytest.fixture(scope="module")
-def bench(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    graphs = GraphCache()
-    yield Bench(tiny_bundle, tmp_path_factory.mktemp("plans"), graphs)
-    graphs.close()
-
-
-@pytest.fixture
-def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
-    return install_emulated_gpu(monkeypatch, bench.graphs)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,7 @@ from live2diff_trt.runtime.pipeline import Pending
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
-from tests.runtime.emulated_gpu import ForeignPicture, install_emulated_gpu
-from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_gpu import ForeignPicture
 from tests.runtime.emulated_streams import Pace
 
 # Lanes in the order in which their streams are made: denoise, enter, decode.
@@ -42,17 +40,10 @@ PACES = {
 at_every_pace = pytest.mark.parametrize("pace", PACES.values(), ids=PACES)
 
 
-@pytest.fixture(scope="module")
-def bench(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    graphs = GraphCache()
-    yield Bench(tiny_bundle, tmp_path_factory.mktemp("plans"), graphs)
-    graphs.close()
-
-
 @pytest.fixture
-def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
+def gpu(gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     monkeypatch.setattr(device_frames, "SOURCE_BYTES", 5000)  # small pictures make it grow
-    return install_emulated_gpu(monkeypatch, bench.graphs)
+    return gpu
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,21 +14,7 @@ from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
-from tests.runtime.emulated_gpu import install_emulated_gpu
-from tests.runtime.emulated_plans import GraphCache
 from tests.runtime.emulated_streams import Pace
-
-
-@pytest.fixture(scope="module")
-def bench(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    graphs = GraphCache()
-    yield Bench(tiny_bundle, tmp_path_factory.mktemp("plans"), graphs)
-    graphs.close()
-
-
-@pytest.fixture
-def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
-    return install_emulated_gpu(monkeypatch, bench.graphs)
 
 
 @pytest.fixture
