@@ -102,6 +102,7 @@ def build_plans(
             key=key,
             compiled_for=build_target(options.target) if flavour.is_rtx else options.target,
             plans=plans,
+            structures={network.name: network.structure() for network in networks},
             files=record_files(folder),
             split=None if split is None else split.to_json(),
             arena=None if split is None else _plan_arena(bundle, split, key.rows),

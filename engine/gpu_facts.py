@@ -23,16 +23,17 @@ class GpuFacts:
     """The cache files of one set of plans on one GPU with one driver."""
 
     def __init__(self, folder: Path, gpu: Gpu) -> None:
-        self._runtime_cache = folder / f"runtime_cache-{gpu.slug}.cache"
+        self._runtime_caches = folder / f"runtime_caches-{gpu.slug}.cache"
         self._measured = folder / f"measured-{gpu.slug}.cache"
 
-    def load_runtime_cache(self) -> bytes | None:
-        """Return the kernels that TensorRT-RTX compiled earlier, or None."""
-        return _load(self._runtime_cache)
+    def load_runtime_caches(self) -> dict[str, bytes]:
+        """Return the kernels that TensorRT-RTX compiled earlier, by the structure of plans; maybe none."""
+        content = _load(self._runtime_caches)
+        return {} if content is None else _split(content)
 
-    def save_runtime_cache(self, cache: bytes) -> None:
+    def save_runtime_caches(self, caches: Mapping[str, bytes]) -> None:
         """Keep compiled kernels for the next process. Replaces the file at once; the log says if that fails."""
-        _save(self._runtime_cache, cache)
+        _save(self._runtime_caches, _join(caches))
 
     def load_measured(self) -> dict[str, Any]:
         """Return what ``save_measured`` kept; nothing where there is nothing."""
@@ -42,6 +43,23 @@ class GpuFacts:
     def save_measured(self, facts: Mapping[str, Any]) -> None:
         """Keep JSON values, as bytes of scratch memory per plan. Replaces the file at once."""
         _save(self._measured, json.dumps(dict(facts)).encode())
+
+
+def _join(parts: Mapping[str, bytes]) -> bytes:
+    """Return names and sizes in a first line, then everything."""
+    sizes = json.dumps({name: len(part) for name, part in parts.items()})
+    return b"".join([sizes.encode(), b"\n", *parts.values()])
+
+
+def _split(content: bytes) -> dict[str, bytes]:
+    """Return what ``_join`` was given."""
+    sizes, _, rest = content.partition(b"\n")
+    parts: dict[str, bytes] = {}
+    begin = 0
+    for name, size in json.loads(sizes).items():
+        parts[name] = rest[begin : begin + size]
+        begin += size
+    return parts
 
 
 def _load(path: Path) -> bytes | None:

@@ -16,6 +16,7 @@ from live2diff_trt.engine.group_norms import as_layer_norms_where_groups_are_sma
 from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.split import UNetSplit
 from live2diff_trt.engine.split_graph import cut_unet
+from live2diff_trt.engine.structure import hash_structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,14 @@ class Network:
 
     def serialise(self) -> bytes:
         """Return the graph, without the weights that lie beside it; raise BundleError if its file is damaged."""
-        return (_read(self.path) if self.model is None else self.model).SerializeToString()
+        return self._open().SerializeToString()
+
+    def structure(self) -> str:
+        """Return what other networks share that differ in weights alone; raise BundleError if its file is damaged."""
+        return hash_structure(self._open(), self.dimensions, self.channels_last)
+
+    def _open(self) -> ModelProto:
+        return _read(self.path) if self.model is None else self.model
 
 
 def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, list[Network]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from live2diff_trt.engine.errors import PlanError
@@ -79,31 +80,43 @@ class Plan:
 
 
 class PlanRuntime:
-    """Opens plans on the current device. RTX compiles a plan's kernels when it is opened, or finds them in its cache.
+    """Opens plans on the current device. RTX compiles a plan's kernels when it is opened, or finds them in a cache.
+
+    Plans share a cache only with others of their structure. In one cache for all, TensorRT-RTX 1.6.1 finds kernels for
+    a plan that were compiled for another, and the plan computes something else (see docs/tensorrt.md).
 
     Several threads may open plans at once; nobody may close the runtime meanwhile.
 
     Args:
         flavour: what the plans were built with.
-        runtime_cache: what ``serialise_cache`` gave in an earlier process, or None.
+        runtime_caches: what ``serialise_caches`` gave in an earlier process.
     """
 
-    def __init__(self, flavour: Flavour, runtime_cache: bytes | None = None) -> None:
+    def __init__(self, flavour: Flavour, runtime_caches: Mapping[str, bytes] = MappingProxyType({})) -> None:
         self._flavour = flavour
         self._logger, self._messages = make_logger(flavour)
         self._runtime = flavour.module.Runtime(self._logger)
-        self._saved_cache = runtime_cache
-        self._cache: Any = None
+        self._saved_caches = runtime_caches
+        self._caches: dict[str, Any] = {}
         self._making_cache = Lock()
         self._plans: list[Plan] = []
 
-    def open(self, name: str, plan: bytes) -> Plan:
-        """Deserialise a plan and make its execution context; raise PlanError, with TensorRT's words, if it refuses."""
+    def open(self, name: str, plan: bytes, structure: str) -> Plan:
+        """Deserialise a plan and make its execution context.
+
+        Args:
+            name: of the plan.
+            plan: what TensorRT built.
+            structure: ``PlanManifest.structures`` of it.
+
+        Raises:
+            PlanError: if TensorRT refuses, with its words.
+        """
         self._messages.clear()
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise PlanError(f"TensorRT can't load the plan {name}: {self._messages.last()}", _BUILD_AGAIN)
-        context = engine.create_execution_context(self._configure(engine))
+        context = engine.create_execution_context(self._configure(engine, structure))
         if context is None:
             raise PlanError(
                 f"TensorRT can't make an execution context of the plan {name}: {self._messages.last()}", _BUILD_AGAIN
@@ -112,16 +125,16 @@ class PlanRuntime:
         self._plans.append(opened)
         return opened
 
-    def serialise_cache(self) -> bytes | None:
-        """Return the kernels that were compiled so far, for the next process; None where nothing is compiled late."""
-        return None if self._cache is None else bytes(self._cache.serialize())
+    def serialise_caches(self) -> dict[str, bytes]:
+        """Return the kernels that were compiled so far, by structure, for the next process. Only RTX compiles late."""
+        return {structure: bytes(cache.serialize()) for structure, cache in self._caches.items()}
 
     def close(self) -> None:
         """Close every plan; closing twice is harmless."""
         for plan in self._plans:
             plan.close()
         self._plans.clear()
-        self._cache = None
+        self._caches.clear()
         self._runtime = None
 
     def __enter__(self) -> PlanRuntime:
@@ -132,22 +145,22 @@ class PlanRuntime:
     ) -> None:
         self.close()
 
-    def _configure(self, engine: Any) -> Any:
+    def _configure(self, engine: Any, structure: str) -> Any:
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(
             self._flavour.module.ExecutionContextAllocationStrategy.USER_MANAGED
         )
         if self._flavour.is_rtx:
             with self._making_cache:
-                if self._cache is None:
-                    self._cache = self._make_cache(config)
-            config.set_runtime_cache(self._cache)
+                if structure not in self._caches:
+                    self._caches[structure] = self._make_cache(config, self._saved_caches.get(structure))
+            config.set_runtime_cache(self._caches[structure])
         return config
 
-    def _make_cache(self, config: Any) -> Any:
+    def _make_cache(self, config: Any, saved: bytes | None) -> Any:
         cache = config.create_runtime_cache()
-        if self._saved_cache is not None and not cache.deserialize(self._saved_cache):
-            logger.warning("the saved runtime cache is not this TensorRT's; kernels are compiled again")
+        if saved is not None and not cache.deserialize(saved):
+            logger.warning("a saved runtime cache is not this TensorRT's; kernels are compiled again")
         return cache
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from live2diff_trt.bundle.manifest import FileRecord
 from live2diff_trt.engine.flavour import ComputeCapability, FlavourName
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_FILE = "plans.json"
 CONSTANTS_FILE = "kernel_constants.npz"
 
@@ -72,6 +72,7 @@ class PlanManifest:
         key: what they fit.
         compiled_for: the compute capability TensorRT compiled them for; not always ``key.target``.
         plans: each plan's name, and its file.
+        structures: each plan's name, and what it shares with plans that differ in weights alone.
         files: for each file, plan or not, its size and hash.
         split: of the split form, ``UNetSplit.to_json()``.
         arena: of the split form, ``Arena.to_json()``: where tensors lie that cross the cuts.
@@ -82,6 +83,7 @@ class PlanManifest:
     key: PlanKey
     compiled_for: ComputeCapability
     plans: Mapping[str, str]
+    structures: Mapping[str, str]
     files: Mapping[str, FileRecord]
     split: Mapping[str, Any] | None
     arena: Mapping[str, Any] | None
@@ -105,10 +107,13 @@ class PlanManifest:
         outside = [name for name in body["files"] if Path(name).name != name]
         if outside or not set(body["plans"].values()) <= set(body["files"]):
             raise ValueError("its plans and its files do not agree")
+        if body["plans"].keys() != body["structures"].keys():
+            raise ValueError("its plans and their structures do not agree")
         return cls(
             key=PlanKey(**{**body["key"], "target": tuple(body["key"]["target"])}),
             compiled_for=tuple(body["compiled_for"]),
             plans=body["plans"],
+            structures=body["structures"],
             files={name: FileRecord(**record) for name, record in body["files"].items()},
             split=body["split"],
             arena=body["arena"],

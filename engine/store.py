@@ -27,6 +27,7 @@ from live2diff_trt.engine.arena import Arena
 from live2diff_trt.engine.errors import PlanStoreError
 from live2diff_trt.engine.gpu import Gpu
 from live2diff_trt.engine.gpu_facts import GpuFacts
+from live2diff_trt.engine.plan import Plan, PlanRuntime
 from live2diff_trt.engine.plan_manifest import CONSTANTS_FILE, MANIFEST_FILE, PlanKey, PlanManifest
 from live2diff_trt.engine.split import UNetSplit
 
@@ -54,6 +55,10 @@ class StoredPlans:
             return (self.folder / self.manifest.plans[name]).read_bytes()
         except OSError as error:
             raise _refusal(self.manifest.key, f"the plan {name} can't be read any more ({error})") from error
+
+    def open_plan(self, name: str, runtime: PlanRuntime) -> Plan:
+        """Open a plan; raise PlanStoreError if there is none of that name, PlanError if TensorRT refuses it."""
+        return runtime.open(name, self.plan_bytes(name), self.manifest.structures[name])
 
     @property
     def bytes(self) -> int:

@@ -77,11 +77,11 @@ def open_unet(
     """
     with ExitStack() as opened:
         memory = opened.enter_context(DeviceMemory(device_id, PRIORITIES["denoise"]))
-        runtime_cache = facts.load_runtime_cache()
-        runtime = opened.enter_context(PlanRuntime(flavour, runtime_cache))
+        runtime_caches = facts.load_runtime_caches()
+        runtime = opened.enter_context(PlanRuntime(flavour, runtime_caches))
         plans = _open_plans(runtime, stored, device_id)
-        if runtime_cache is None:  # it was lost after the plans were measured
-            keep_runtime_cache(runtime, facts)
+        if not runtime_caches:  # they were lost after the plans were measured
+            keep_runtime_caches(runtime, facts)
         _share_scratch(memory, plans, measured, overlap=overlap)
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key
@@ -95,7 +95,7 @@ def open_unet(
 
 
 def _open_plans(runtime: PlanRuntime, stored: StoredPlans, device_id: int) -> dict[str, Plan]:
-    return call_per_plan(lambda name: runtime.open(name, stored.plan_bytes(name)), stored.manifest.plans, device_id)
+    return call_per_plan(lambda name: stored.open_plan(name, runtime), stored.manifest.plans, device_id)
 
 
 def lane_scratch(measured: Mapping[str, Any], *, overlap: bool) -> dict[LaneName, int]:
@@ -149,15 +149,15 @@ def know_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, device_id
 def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, device_id: int) -> dict[str, Any]:
     """Open every plan once, and close it again, to learn its memory; RTX compiles its kernels meanwhile."""
     logger.info("opening these plans on this GPU for the first time; it takes a minute, once")
-    with PlanRuntime(flavour, facts.load_runtime_cache()) as runtime:
+    with PlanRuntime(flavour, facts.load_runtime_caches()) as runtime:
 
         def measure(name: str) -> tuple[int, int]:
-            plan = runtime.open(name, stored.plan_bytes(name))
+            plan = stored.open_plan(name, runtime)
             plan.close()
             return plan.scratch_bytes, plan.weight_bytes
 
         sizes = call_per_plan(measure, stored.manifest.plans, device_id)
-        keep_runtime_cache(runtime, facts)
+        keep_runtime_caches(runtime, facts)
     measured = {
         "scratch_bytes": {name: scratch for name, (scratch, _) in sizes.items()},
         "weight_bytes": {name: weights for name, (_, weights) in sizes.items()},
@@ -166,8 +166,8 @@ def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, devic
     return measured
 
 
-def keep_runtime_cache(runtime: PlanRuntime, facts: GpuFacts) -> None:
+def keep_runtime_caches(runtime: PlanRuntime, facts: GpuFacts) -> None:
     """Keep what RTX compiled, so that the next process need not."""
-    cache = runtime.serialise_cache()
-    if cache is not None:
-        facts.save_runtime_cache(cache)
+    caches = runtime.serialise_caches()
+    if caches:
+        facts.save_runtime_caches(caches)

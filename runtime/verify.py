@@ -18,7 +18,7 @@ from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.engine.verify import OnPlan, PlanCheck, check_networks
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
-from live2diff_trt.runtime.unet_session import keep_runtime_cache
+from live2diff_trt.runtime.unet_session import keep_runtime_caches
 
 Array = NDArray[Any]
 _PURPOSE = "verification"
@@ -57,16 +57,16 @@ def verify_plans(
     """
     networks = _choose_networks(collect_networks(bundle, stored.manifest.key)[1], plans)
     facts = stored.facts(gpu)
-    with DeviceMemory(device_id) as memory, PlanRuntime(flavour, facts.load_runtime_cache()) as runtime:
+    with DeviceMemory(device_id) as memory, PlanRuntime(flavour, facts.load_runtime_caches()) as runtime:
 
         def run_plan(network: Network, inputs: Mapping[str, Array]) -> dict[str, Array]:
-            plan = runtime.open(network.name, stored.plan_bytes(network.name))
+            plan = stored.open_plan(network.name, runtime)
             outputs = _run_once(memory, plan, network.channels_last, inputs)
             plan.close()
             return outputs
 
         checks = list(check_networks(bundle.folder, networks, run_plan, on_plan))
-        keep_runtime_cache(runtime, facts)
+        keep_runtime_caches(runtime, facts)
     return checks
 
 

@@ -174,7 +174,7 @@ def test_plans_for_this_gpu_are_opened_once(bench: Bench) -> None:
     assert re.fullmatch(r"\S+: \d+ MB in \d+\.\d s", folder)
     assert re.match(r"GPU memory: \d+\.\d\d GB: .*kv-cache ring", memory)
     assert set(bench.facts().load_measured()) == {"scratch_bytes", "weight_bytes", "overhead_bytes"}
-    assert bench.facts().load_runtime_cache() == b"compiled"
+    assert bench.facts().load_runtime_caches() == {"all": b"compiled"}
     bench.gpu.finish()
     assert bench.gpu.memory.allocated == 0
 

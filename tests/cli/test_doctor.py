@@ -84,8 +84,8 @@ def write_plans(bundle: Bundle, options: TensorRTOptions, gpu: Gpu = ADA) -> Sto
     store = PlanStore(options.plans)
     with store.writing(key) as folder:
         (folder / "unet.plan").write_bytes(b"a plan")
-        plans, files = {"unet": "unet.plan"}, record_files(folder)
-        manifest = PlanManifest(key, key.target, plans, files, None, None, 1.0, generator())
+        plans, structures, files = {"unet": "unet.plan"}, {"unet": "u"}, record_files(folder)
+        manifest = PlanManifest(key, key.target, plans, structures, files, None, None, 1.0, generator())
         (folder / MANIFEST_FILE).write_text(manifest.to_text())
     return store.open(key)
 

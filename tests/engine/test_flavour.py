@@ -231,7 +231,7 @@ RTX_ONLY = {
     ("IRuntimeCache", "serialize"),
 }
 """Names that ``tensorrt`` lacks. They stand behind ``if flavour.is_rtx``, or in a function of BEHIND_IS_RTX."""
-BEHIND_IS_RTX = {"_rtx_capability", "_make_cache", "serialise_cache"}
+BEHIND_IS_RTX = {"_rtx_capability", "_make_cache", "serialise_caches"}
 """Functions that run with TensorRT-RTX alone."""
 NOT_RECORDED = {("", "nptype"), ("", "__version__")}
 """What the Python packages add to the recorded names."""

@@ -17,12 +17,36 @@ DAMAGED = b"damaged"
 PLANS = {f"segment_{number:03}": DAMAGED if number % 3 == 0 else b"a plan" for number in range(24)}
 
 
+class MadeUpCache:
+    """A runtime cache.
+
+    Attributes:
+        loaded: what it was made from.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: bytes | None = None
+        self._users = 0
+
+    def use(self) -> None:
+        """Note a context."""
+        self._users += 1
+
+    def deserialize(self, saved: bytes) -> bool:
+        """Take what was saved."""
+        self.loaded = saved
+        return True
+
+    def serialize(self) -> bytes:
+        """Return what a context each left here."""
+        return f"compiled for {self._users} plans".encode()
+
+
 class MadeUpRtx:
     """The package ``tensorrt_rtx``, as far as opening a plan needs it.
 
     Attributes:
         caches: runtime caches that were made.
-        used: the cache of each context.
     """
 
     class ILogger:
@@ -34,8 +58,7 @@ class MadeUpRtx:
     EngineStat = SimpleNamespace(TOTAL_WEIGHTS_SIZE=0)
 
     def __init__(self) -> None:
-        self.caches: list[object] = []
-        self.used: list[object] = []
+        self.caches: list[MadeUpCache] = []
 
     def Runtime(self, logger: Any) -> Any:  # noqa: N802 # TensorRT's own name
         """Return a runtime."""
@@ -52,14 +75,14 @@ class MadeUpRtx:
         return SimpleNamespace(deserialize_cuda_engine=load)
 
     def _make_engine(self) -> Any:
-        def make_cache() -> object:
+        def make_cache() -> MadeUpCache:
             time.sleep(0.01)
-            self.caches.append(cache := object())
+            self.caches.append(cache := MadeUpCache())
             return cache
 
         config = SimpleNamespace(
             create_runtime_cache=make_cache,
-            set_runtime_cache=self.used.append,
+            set_runtime_cache=MadeUpCache.use,
             set_execution_context_allocation_strategy=lambda _: None,
         )
         return SimpleNamespace(
@@ -71,18 +94,20 @@ class MadeUpRtx:
         )
 
 
-def test_plans_opened_at_once_share_one_cache_and_keep_their_errors_apart() -> None:
+def test_plans_opened_at_once_share_caches_by_structure_and_keep_their_errors_apart() -> None:
     rtx = MadeUpRtx()
+    structures = {name: f"structure {number % 2}" for number, name in enumerate(PLANS)}
 
     def open_one(name: str) -> str:
         try:
-            plan = runtime.open(name, PLANS[name] + name.encode())
+            plan = runtime.open(name, PLANS[name] + name.encode(), structures[name])
         except PlanError as error:
             return error.problem
         return f"{plan.name}: {plan.scratch_bytes}, {plan.weight_bytes}"
 
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx)) as runtime, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(open_one, PLANS))
+        compiled = runtime.serialise_caches()
     expected = [
         f"TensorRT can't load the plan {name}: b'damaged{name}' has no magic tag"
         if plan == DAMAGED
@@ -90,14 +115,28 @@ def test_plans_opened_at_once_share_one_cache_and_keep_their_errors_apart() -> N
         for name, plan in PLANS.items()
     ]
     assert found == expected
-    assert len(rtx.caches) == 1
-    assert rtx.used == rtx.caches * sum(plan != DAMAGED for plan in PLANS.values())
+    assert len(rtx.caches) == len(set(structures.values()))
+    good = [structures[name] for name, plan in PLANS.items() if plan != DAMAGED]
+    used = {structure: f"compiled for {good.count(structure)} plans".encode() for structure in set(structures.values())}
+    assert compiled == used
+
+
+def test_what_was_compiled_is_found_again_by_the_structure() -> None:
+    saved = {"one": b"of one", "another": b"of another", "gone": b"of none"}
+    rtx = MadeUpRtx()
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), saved) as runtime:
+        for structure in ("another", "one", "new"):
+            runtime.open(structure, b"a plan", structure)
+    assert [cache.loaded for cache in rtx.caches] == [b"of another", b"of one", None]
 
 
 def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()))
     with ThreadPoolExecutor(2) as pool:
-        good, bad = pool.submit(runtime.open, "good", b"a plan"), pool.submit(runtime.open, "bad", DAMAGED)
+        good, bad = (
+            pool.submit(runtime.open, name, plan, "a structure")
+            for name, plan in (("good", b"a plan"), ("bad", DAMAGED))
+        )
         assert isinstance(bad.exception(), PlanError)
     plan = good.result()
     closed: list[str] = []

@@ -31,7 +31,9 @@ def fill(folder: Path, key: PlanKey = KEY, content: bytes = b"a plan", **changes
     """Write the smallest set of plans."""
     (folder / "unet.plan").write_bytes(content)
     np.savez(folder / "kernel_constants.npz", table=np.arange(6.0).reshape(2, 3))
-    manifest = PlanManifest(key, key.target, {"unet": "unet.plan"}, record_files(folder), None, None, 1.5, generator())
+    manifest = PlanManifest(
+        key, key.target, {"unet": "unet.plan"}, {"unet": "u"}, record_files(folder), None, None, 1.5, generator()
+    )
     (folder / MANIFEST_FILE).write_text(replace(manifest, **changes).to_text())  # type: ignore[arg-type]
 
 
@@ -105,11 +107,11 @@ def damage(folder: Path, how: str) -> None:
     elif how == "torn":
         manifest.write_text(manifest.read_text()[:200])
     elif how == "format":
-        change_text(folder, '"format": 2', '"format": 99')
+        change_text(folder, '"format": 3', '"format": 99')
     elif how == "no manifest":
         manifest.unlink()
     elif how == "something else":
-        manifest.write_text(json.dumps({"manifest": {"format": 2, "key": 3}}))
+        manifest.write_text(json.dumps({"manifest": {"format": 3, "key": 3}}))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def damage(folder: Path, how: str) -> None:
         ("removed", r"the plans lack .*unet\.plan"),
         ("edited", r"it was changed after it was written"),
         ("torn", r"the manifest .*plans\.json can't be used"),
-        ("format", r"its format is 99, this version reads 2"),
+        ("format", r"its format is 99, this version reads 3"),
         ("no manifest", r"there are no plans for"),
         ("something else", r"the manifest .*plans\.json can't be used"),
     ],
@@ -258,13 +260,14 @@ def test_the_root_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_facts_are_kept_per_gpu_and_driver(store: PlanStore) -> None:
     plans = build(store)
     facts = plans.facts(GPU)
-    assert (facts.load_runtime_cache(), facts.load_measured()) == (None, {})
-    facts.save_runtime_cache(b"\nkernels\n")
+    assert (facts.load_runtime_caches(), facts.load_measured()) == ({}, {})
+    caches = {"one": b"\nkernels\n", "none": b"", "another": b"\0" * 9}
+    facts.save_runtime_caches(caches)
     facts.save_measured({"scratch_bytes": {"unet": 12}})
     again = store.open(KEY).facts(GPU)
-    assert (again.load_runtime_cache(), again.load_measured()) == (b"\nkernels\n", {"scratch_bytes": {"unet": 12}})
+    assert (again.load_runtime_caches(), again.load_measured()) == (caches, {"scratch_bytes": {"unet": 12}})
     for other in (replace(GPU, driver="590.1"), replace(GPU, name="NVIDIA H100")):
-        assert (plans.facts(other).load_runtime_cache(), plans.facts(other).load_measured()) == (None, {})
+        assert (plans.facts(other).load_runtime_caches(), plans.facts(other).load_measured()) == ({}, {})
 
 
 @pytest.mark.parametrize("position", [0, 20, -1])
@@ -273,22 +276,22 @@ def test_torn_and_changed_facts_are_ignored_with_a_warning(
 ) -> None:
     plans = build(store)
     facts = plans.facts(GPU)
-    facts.save_runtime_cache(b"kernels")
+    facts.save_runtime_caches({"one": b"kernels"})
     facts.save_measured({"a": 1})
     for path in plans.folder.glob("*.cache"):
         content = bytearray(path.read_bytes())
         content[position] ^= 1
         path.write_bytes(bytes(content) if position else b"")
     with caplog.at_level(logging.WARNING):
-        assert (facts.load_runtime_cache(), facts.load_measured()) == (None, {})
+        assert (facts.load_runtime_caches(), facts.load_measured()) == ({}, {})
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    facts.save_runtime_cache(b"new kernels")
-    assert facts.load_runtime_cache() == b"new kernels"
+    facts.save_runtime_caches({"one": b"new kernels"})
+    assert facts.load_runtime_caches() == {"one": b"new kernels"}
 
 
 def test_facts_that_can_not_be_saved_are_only_a_warning(store: PlanStore, caplog: pytest.LogCaptureFixture) -> None:
     plans = build(store)
     facts = StoredPlans(plans.folder / "unet.plan", plans.manifest).facts(GPU)
     with caplog.at_level(logging.WARNING):
-        facts.save_runtime_cache(b"kernels")
+        facts.save_runtime_caches({"one": b"kernels"})
     assert "can't be written" in caplog.text

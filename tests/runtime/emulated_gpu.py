@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def install_emulated_gpu(patch: pytest.MonkeyPatch, graphs: GraphCache) -> Emula
         def allocate(self, size: int) -> EmulatedBuffer:
             return EmulatedBuffer(gpu.pinned, size)
 
-    def open_runtime(flavour: Flavour, runtime_cache: bytes | None = None) -> EmulatedPlanRuntime:
+    def open_runtime(flavour: Flavour, runtime_caches: Mapping[str, bytes]) -> EmulatedPlanRuntime:
         return EmulatedPlanRuntime(gpu, graphs)
 
     def open_device(device_id: int = 0) -> Any:

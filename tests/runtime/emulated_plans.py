@@ -175,15 +175,15 @@ class EmulatedPlanRuntime:
         self._gpu = gpu
         self._graphs = graphs
 
-    def open(self, name: str, plan: bytes) -> EmulatedPlan:
+    def open(self, name: str, plan: bytes, structure: str) -> EmulatedPlan:
         """Open a plan, in a thread in which the device is current."""
         if not self._gpu.is_current:
             raise EmulationError(f"the plan {name} is opened in a thread that has no device")
         return EmulatedPlan(name, self._graphs.open(plan), self._gpu)
 
-    def serialise_cache(self) -> bytes | None:
+    def serialise_caches(self) -> dict[str, bytes]:
         """Return what a later process need not compile."""
-        return b"compiled"
+        return {"all": b"compiled"}
 
     def close(self) -> None:
         """Close nothing: plans are Python's."""

@@ -315,10 +315,10 @@ def test_a_plan_that_cant_be_opened_is_told_and_everything_is_freed(
     bench.stream("split", 2).close()  # the plans are measured, and the next stream opens them at once
     open_plan = EmulatedPlanRuntime.open
 
-    def refuse_depth(self: EmulatedPlanRuntime, name: str, plan: bytes) -> EmulatedPlan:
+    def refuse_depth(self: EmulatedPlanRuntime, name: str, plan: bytes, structure: str) -> EmulatedPlan:
         if name == "depth":
             raise PlanError(f"TensorRT can't load the plan {name}", "Build the plans again")
-        return open_plan(self, name, plan)
+        return open_plan(self, name, plan, structure)
 
     monkeypatch.setattr(EmulatedPlanRuntime, "open", refuse_depth)
     with pytest.raises(PlanError, match="can't load the plan depth"):
@@ -330,7 +330,7 @@ def test_a_plan_that_cant_be_opened_is_told_and_everything_is_freed(
 def test_plans_are_measured_once(bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     with bench.stream("split", 2):
         facts = bench.plans["split", 2].facts(GPU)
-    assert facts.load_runtime_cache() == b"compiled"
+    assert facts.load_runtime_caches() == {"all": b"compiled"}
     assert set(facts.load_measured()["scratch_bytes"]) == set(bench.plans["split", 2].manifest.plans)
 
     def refuse(*_: object) -> None:

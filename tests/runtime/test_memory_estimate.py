@@ -43,7 +43,7 @@ FEATURES = 1280  # of [5, 16, 8]
 def stored_plans(folder: Path, *, rows: int, split: bool) -> StoredPlans:
     """Return plans as a store would open them; their arena and tables are all that is looked at."""
     key = PlanKey("digest", "tensorrt-rtx", "1.6", (8, 9), "split" if split else "whole", rows)
-    manifest = PlanManifest(key, key.target, {}, {}, None, None, 1.0, "")
+    manifest = PlanManifest(key, key.target, {}, {}, {}, None, None, 1.0, "")
     if split:
         tables = ("pe_q", "pe_k", "pe_v")
         np.savez(folder / CONSTANTS_FILE, **dict.fromkeys(tables, np.zeros((16, 10), np.float16)))  # type: ignore[arg-type]
