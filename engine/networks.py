@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.gelu import in_float32
 from live2diff_trt.engine.group_norms import as_layer_norms_where_groups_are_small
 from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.split import UNetSplit
@@ -80,8 +81,8 @@ def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, li
     if key.form == "whole":
         return None, [
             *before,
-            _with_exact_norms(network("unet_warmup", of_unet=True)),
-            _with_exact_norms(network("unet", of_unet=True, rows=key.rows)),
+            _with_exact_operators(network("unet_warmup", of_unet=True)),
+            _with_exact_operators(network("unet", of_unet=True, rows=key.rows)),
         ]
     path = bundle.file("unet.onnx")
     cut = cut_unet(path, bundle.spec, key.rows)
@@ -93,10 +94,11 @@ def collect_networks(bundle: Bundle, key: PlanKey) -> tuple[UNetSplit | None, li
     return cut.split, [*before, *segments]
 
 
-def _with_exact_norms(network: Network) -> Network:
-    """Return a whole UNet without the group norms in which TensorRT loses digits. The split form has kernels for it."""
+def _with_exact_operators(network: Network) -> Network:
+    """Return a whole UNet without the operators that TensorRT gets wrong. The split form has kernels for them."""
     model = _read(network.path)
     as_layer_norms_where_groups_are_small(model)
+    in_float32(model)
     return replace(network, model=model)
 
 
