@@ -1,7 +1,8 @@
 """The suite: the base point with every backend, then one axis at a time, each point a process of its own.
 
 1. Start-up is measured, while nothing else runs: it leaves the base point's bundle and plans.
-2. The other bundles and plans are made, and PyTorch compiles, several processes at a time.
+2. The other bundles and plans are made, and PyTorch compiles, several processes at a time; what failed, once more and
+   one at a time.
 3. The base point is measured, alone on its machine, then the others, each alone on its GPU; parts are written as they
    grow.
 4. The parts become one results file.
@@ -124,6 +125,8 @@ def run_suite(
     if problem is not None:  # everything stands on it
         raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
     preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show), kill)
+    if preparing:  # side by side they may have wanted more memory than there is
+        preparing = run_tasks(plan.tasks(), 1, plan.marking(run_and_show), kill)
 
     def measure(job: Job) -> str | None:
         missing = [task for task in plan.needs(job) if task in preparing]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,8 +17,6 @@ from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_ring import SIDES, DeviceKvRing
 from live2diff_trt.runtime.device_unet import UNetRows, row_layout
-
-logger = logging.getLogger(__name__)
 
 Named = dict[str, DeviceTensor]
 
@@ -47,7 +44,6 @@ class WholeUNet:
         conditions: DeviceConditions,
         parameters: DeviceTensor,
     ) -> None:
-        logger.warning("the whole form is there to compare with; its pictures are not right everywhere yet")
         self._plans = plans
         self._kernels = kernels
         self._spec = spec

@@ -81,10 +81,10 @@ def test_results_without_a_common_entry_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_real_file_is_read_whole() -> None:
-    path = ROOT / "benchmarks" / "results" / "nvidia-h200-2026-11-23.json"
+    path = ROOT / "benchmarks" / "results" / "nvidia-h100-80gb-hbm3-2026-11-24.json"
     contents = json.loads(path.read_text(encoding="utf-8"))
     results = read_results(path)
-    assert (results.file_name, results.date, results.command) == (path.name, "2026-11-23", contents["command"])
+    assert (results.file_name, results.date, results.command) == (path.name, "2026-11-24", contents["command"])
     assert [entry.p50_ms for entry in results.entries] == [entry["p50_ms"] for entry in contents["entries"]]
 
 

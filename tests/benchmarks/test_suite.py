@@ -219,6 +219,24 @@ def test_a_point_whose_bundle_failed_is_not_measured(tmp_path: Path) -> None:
     assert len(processes.measured) == 3
 
 
+def test_what_could_not_be_prepared_beside_others_is_tried_alone(tmp_path: Path) -> None:
+    export = "export tiny-128x64-tiny-tiny-float32-seed0"
+
+    class Crowded(FakeProcesses):
+        """Lacks memory for an export the first time."""
+
+        def __call__(self, name: str, command: list[str]) -> str | None:
+            self.failing = {export} - set(self.names)
+            return super().__call__(name, command)
+
+    processes = Crowded()
+    outcome = run_suite(options_in(tmp_path, axes=("base", "sizes"), jobs=8), None, run=processes)
+    assert outcome.failed == {}
+    assert processes.names.count(export) == 2
+    assert len(set(processes.names)) == len(processes.names) - 1
+    assert len(processes.measured) == 4
+
+
 def test_on_a_gpu_plans_are_built_and_pytorch_compiles_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "choose_flavour", lambda *_: (Flavour("tensorrt-rtx", "1.6", None), "it is there"))
     plan = SuitePlan(options_in(tmp_path, base=BASES["sd15"], axes=("base", "steps", "autoencoder")), GPU)
