@@ -22,7 +22,6 @@ from live2diff_trt.engine.gpu import Gpu
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.cuda_session import open_cuda_pipeline
-from live2diff_trt.runtime.denoiser import PhiloxNoise
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
@@ -131,7 +130,7 @@ class OpenedRows:
     def _compute_pictures(self, pipeline: Pipeline) -> list[Image]:
         if not isinstance(pipeline, TorchPipeline):
             return compute_pictures(pipeline)
-        pipeline.noise_source = PhiloxNoise(SEED, self._spec.latent_shape)
+        pipeline.set_seed(SEED)
         try:
             return compute_pictures(pipeline)
         finally:

@@ -21,7 +21,7 @@ from live2diff_trt.benchmarks.torch_stages import TorchStages
 from live2diff_trt.benchmarks.torch_tick import TorchTick, capture
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.runtime.denoiser import NoiseSource
+from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
@@ -171,6 +171,10 @@ class TorchPipeline:
             ids = torch.from_numpy(self._tokenizer.tokenize(prompt)[None]).to(self._device)
             (embeddings,) = self._text_encoder((ids,))
             self.tick_of_unet.set_prompt(embeddings.cpu().numpy())
+
+    def set_seed(self, seed: int) -> None:
+        """Draw the stream's own noise of this seed, from the next tick on; ``noise_source`` is changed."""
+        self.noise_source = PhiloxNoise(seed, self.spec.latent_shape)
 
     @torch.inference_mode()
     def gather(self, frame: int, image: Any) -> None:

@@ -77,7 +77,7 @@ class CudaPipeline:
     def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int) -> None:
         self.spec = spec
         self.parts = parts
-        parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
+        self.set_seed(seed)
         self._batch = StreamBatch(spec.steps)
         # Capturing waits for all that opening enqueued, so no lane has to; graphs run only behind warm-up's fork.
         self._graphs = parts.tick.capture(parts.memory)
@@ -103,6 +103,10 @@ class CudaPipeline:
         """Change the prompt; it acts from the next tick on."""
         self._make_current()
         self.parts.unet.conditions.set_prompt(self.parts.tokenizer.tokenize(prompt))
+
+    def set_seed(self, seed: int) -> None:
+        """Draw other noise, from the next tick on."""
+        self.parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
 
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""

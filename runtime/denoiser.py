@@ -98,6 +98,10 @@ class Denoiser:
         self._batch = StreamBatch(spec.steps)
         network.set_steps(self._table.timesteps)
 
+    def set_noise(self, noise: NoiseSource) -> None:
+        """Take noise from elsewhere, from the next tick on."""
+        self._noise = noise
+
     @property
     def in_flight(self) -> int:
         """Frames that entered and have not left."""

@@ -140,6 +140,7 @@ class FrameExchange:
         slots = 1 + lanes.count + 1
         self._slots = [FrameSlot(self._output_bytes, memory.device.create_event()) for _ in range(slots)]
         self._turn = 0
+        self._seed = 0
         self._source = memory.allocate("source picture", SOURCE_BYTES)
         self._source_bytes = SOURCE_BYTES
         self._pool = FramePool(memory.device)
@@ -149,9 +150,8 @@ class FrameExchange:
         return self._pool.empty(height, width)
 
     def set_seed(self, seed: int) -> None:
-        """Let the noise of every tick from here on be of this seed, unsigned, 64 bits."""
-        for slot in self._slots:
-            slot.record.write_seed(seed)
+        """Let the noise of every tick that begins from here on be of this seed, unsigned, 64 bits."""
+        self._seed = seed  # a record whose tick has not run is not changed any more
 
     def take_slot(self) -> FrameSlot:
         """Return the slot whose turn it is; waits only if what it was used for last is not complete."""
@@ -225,6 +225,7 @@ class FrameExchange:
 
     def _describe(self, slot: FrameSlot, picture: DevicePicture) -> None:
         height, width, _ = self._output.shape
+        slot.record.write_seed(self._seed)
         slot.record.write_source(picture, width, height)
 
     def _new_device_image(self) -> DeviceImage:

@@ -64,6 +64,10 @@ class HostPipeline:
         ids = self._tokenizer.tokenize(prompt)
         self._network.set_prompt(self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"])
 
+    def set_seed(self, seed: int) -> None:
+        """Draw other noise, from the next tick on."""
+        self._denoiser.set_noise(PhiloxNoise(seed, self.spec.latent_shape))
+
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames; it is read before this returns."""
         del self._gathered[frame:]

@@ -53,6 +53,9 @@ class Pipeline(Protocol):
     def set_prompt(self, prompt: str) -> None:
         """Change the prompt; it acts from the next tick on."""
 
+    def set_seed(self, seed: int) -> None:
+        """Draw other noise, from the next tick on; of the seed the lowest 64 bits count."""
+
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames, uint8 [any height, any width, 3]; raise FrameError if it is something else."""
 

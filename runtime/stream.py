@@ -134,6 +134,15 @@ class Stream:
         self._check_open()
         self._pipeline.set_prompt(prompt)
 
+    def set_seed(self, seed: int) -> None:
+        """Change the seed of the noise, 64 bits; it acts from the next tick on.
+
+        Noise follows from seed, frame and denoising step alone, so a seed that is set back gives the frames from there
+        on the noise that they would have had.
+        """
+        self._check_open()
+        self._pipeline.set_seed(seed)
+
     def __call__(self, image: Image | Any, time_of_frame: Fraction | None = None) -> list[FinishedFrame]:
         """Take one frame and return those that it finished: none, one, or the first eight together.
 

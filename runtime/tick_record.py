@@ -33,10 +33,12 @@ class TickRecord:
         self._active, self._frame = words[:, :FRAME_WORDS].T
         self._seen = words[:, FRAME_WORDS:]
         self._source: tuple[DevicePicture, int, int] | None = None
+        self._seed: int | None = None
 
     def write_seed(self, seed: int) -> None:
         """Say of which seed the noise is, unsigned, 64 bits."""
-        self.fields["seed"] = seed
+        if seed != self._seed:
+            self.fields["seed"] = self._seed = seed
 
     def write_source(self, picture: DevicePicture, width: int, height: int) -> None:
         """Say where the picture that came in lies, and what of it is kept for width x height."""

@@ -122,6 +122,24 @@ def test_the_prompt_acts_on_the_next_tick(bench: Bench, gpu: EmulatedGpu, form: 
 
 
 @both_forms
+def test_the_seed_acts_on_the_next_tick(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+    frames = pictures(16)
+
+    def use(stream: Stream) -> list[FinishedFrame]:
+        finished = [frame for picture in frames[:11] for frame in stream(picture)]
+        stream.set_seed(-3)
+        finished += [frame for picture in frames[11:12] for frame in stream(picture)]
+        stream.set_seed(7)
+        return [*finished, *stream.run(frames[12:], ahead=stream.full_ahead)]
+
+    found, unchanged = bench.device(use, form, rows=1), bench.device(run(frames), form, rows=1)
+    assert_alike(found, bench.host(use))
+    assert [np.array_equal(a.image, b.image) for a, b in zip(found, unchanged, strict=True)] == [True] * 11 + [
+        False
+    ] * 5
+
+
+@both_forms
 def test_a_source_may_change_its_size_and_need_not_be_contiguous(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
     frames = [
         *pictures(9),

@@ -73,6 +73,7 @@ def stream_everything(gpu: EmulatedGpu) -> Callable[[Stream], list[FinishedFrame
         stream.set_prompt("a blue house")
         yield pictures(12, 80, 60)[-1]
         stream.set_prompt("two cats")
+        stream.set_seed(5)
         stream.set_prompt("a green car")
         yield from (255 - picture for picture in pictures(3, 90, 70))
 

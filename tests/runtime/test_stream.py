@@ -127,6 +127,23 @@ def test_the_prompt_acts_on_the_next_tick(tiny_bundle: Path) -> None:
     assert same == [True] * 10 + [False] * 2
 
 
+def test_a_seed_acts_on_the_next_tick_and_can_be_set_back(tiny_bundle: Path) -> None:
+    frames = list(pictures(14))
+    with Stream.open(tiny_bundle, step_list=(30,), seed=1) as stream:
+        unchanged = list(stream.run(frames))
+        changed = [finished for frame in frames[:10] for finished in stream(frame)]
+        stream.set_seed(2)
+        changed += stream(frames[10])
+        stream.set_seed(1)
+        changed += [finished for frame in frames[11:] for finished in stream(frame)]
+        stream.flush()
+        again = list(stream.run(frames))
+    same = [np.array_equal(a.image, b.image) for a, b in zip(unchanged, changed, strict=True)]
+    # Later frames look back at the one that was different.
+    assert same == [True] * 10 + [False] * 4
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(unchanged, again, strict=True))
+
+
 def test_presentation_times_are_passed_through(tiny_bundle: Path) -> None:
     times = [Fraction(index**2, 90000) for index in range(10)]
     frames = [SourceFrame(picture, time) for picture, time in zip(pictures(10), times, strict=True)]
@@ -168,7 +185,12 @@ def test_a_closed_stream_says_so(tiny_bundle: Path) -> None:
     with Stream.open(tiny_bundle) as stream:
         pass
     stream.close()
-    for use in (lambda: stream(np.zeros((64, 64, 3), np.uint8)), stream.flush, lambda: stream.set_prompt("x")):
+    for use in (
+        lambda: stream(np.zeros((64, 64, 3), np.uint8)),
+        stream.flush,
+        lambda: stream.set_prompt("x"),
+        lambda: stream.set_seed(1),
+    ):
         with pytest.raises(StreamClosedError, match=r"Stream\.open"):
             use()
 

@@ -114,7 +114,7 @@ def test_a_prompt_acts_from_the_next_tick_on(tiny_bundle: Path, plans: Path, ove
     assert max(differences(on_gpu, stream_with(None))) < 1.5
 
 
-def test_a_prompt_that_changes_while_frames_are_on_their_way_acts_on_the_same_tick(
+def test_a_prompt_and_a_seed_that_change_while_frames_are_on_their_way_act_on_the_same_tick(
     tiny_bundle: Path, plans: Path
 ) -> None:
     def stream_with(overlap: bool) -> list[FinishedFrame]:
@@ -125,6 +125,7 @@ def test_a_prompt_that_changes_while_frames_are_on_their_way_acts_on_the_same_ti
                 for index, picture in enumerate(pictures(30)):
                     if index % 5 == 4:
                         stream.set_prompt(f"{index} watercolour cats")
+                        stream.set_seed(index)
                     yield picture
 
             return list(stream.run(change_prompts(), ahead=stream.full_ahead))
