@@ -11,7 +11,7 @@ def in_float32(model: ModelProto) -> None:
     """Put casts round every GELU of a float16 value, in place.
 
     What TensorRT-RTX 1.6.1 makes of a GELU and the product behind it (GEGLU) in float16 is off by up to 1e-1, and by
-    rounding alone with the casts; see docs/tensorrt.md. It fuses them, so they cost nothing.
+    rounding alone with the casts; see docs/tensorrt.md.
     """
     types = {
         value.name: value.type.tensor_type.elem_type
