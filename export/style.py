@@ -182,6 +182,10 @@ def _read_template(path: Path, values: Mapping[str, Any]) -> str | None:
     template = values.get("prompt_template", values.get("prompt"))
     if template is not None and not isinstance(template, str):
         raise StyleError(f"prompt_template of the style {path} is no text", "Write one line with {} in it")
+    if template is not None and "{}" not in template:
+        raise StyleError(
+            f"prompt_template of the style {path} has no place for a prompt", "Write {} where the prompt goes"
+        )
     return template
 
 

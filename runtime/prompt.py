@@ -14,19 +14,24 @@ from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
 logger = logging.getLogger(__name__)
 
 
+_PLACE = "{}"
+
+
 class PromptTokenizer:
-    """The bundle's tokenizer."""
+    """The bundle's tokenizer, and the template of its style, which every prompt is put into."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
+        self._template = str(bundle.manifest.weights.get("text_encoder", {}).get("prompt_template", _PLACE))
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.
 
         Warns where the prompt is too long, and says what was cut.
         """
-        encoding = self._tokenizer.encode(prompt)
+        text = self._template.replace(_PLACE, prompt)
+        encoding = self._tokenizer.encode(text)
         ids = list(encoding.ids)
         end = ids[-1]
         if len(ids) > self._tokens:
@@ -35,7 +40,7 @@ class PromptTokenizer:
                 "the prompt has %d tokens, %d fit; what was cut: %r",
                 len(ids) - 2,
                 self._tokens - 2,
-                prompt[first_cut:],
+                text[first_cut:],
             )
             ids = [*ids[: self._tokens - 1], end]
         return np.array(ids + [end] * (self._tokens - len(ids)), np.int32)

@@ -117,6 +117,8 @@ def test_unknown_keys_are_all_named(folder: Path) -> None:
         ({"third_party_dict": {"clip_skip": "two"}}, "clip_skip"),
         ({"third_party_dict": {"lora_list": [{"lora": "a", "lora_alpha": "much"}]}}, "is no number"),
         ({"third_party_dict": [1]}, "no table of keys"),
+        ({"prompt_template": 3}, "is no text"),
+        ({"prompt_template": "flat colours"}, "no place for a prompt"),
         ({"t_index_list": "30,40"}, "t_index_list"),
         ({"base": "style.yaml"}, "based on itself"),
         ({"base": "missing.yaml"}, r"missing\.yaml can't be read"),

@@ -18,7 +18,9 @@ from live2diff_trt.runtime.prompt import PromptTokenizer
 TOKENS = 77
 
 
-def open_tokenizer(folder: Path, *, tokens: int = TOKENS, listed: bool = True) -> PromptTokenizer:
+def open_tokenizer(
+    folder: Path, *, tokens: int = TOKENS, listed: bool = True, template: str | None = None
+) -> PromptTokenizer:
     spec = StreamSpec(
         width=64,
         height=64,
@@ -34,7 +36,8 @@ def open_tokenizer(folder: Path, *, tokens: int = TOKENS, listed: bool = True) -
         depth_size=0,
     )
     files = {TOKENIZER_FILE: FileRecord(0, "")} if listed else {}
-    return PromptTokenizer(Bundle(folder, Manifest(spec, {}, {}, {}, files), "digest"))
+    weights = {} if template is None else {"text_encoder": {"prompt_template": template}}
+    return PromptTokenizer(Bundle(folder, Manifest(spec, {}, weights, {}, files), "digest"))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,18 @@ def test_another_length_pads_and_cuts_at_it(
     assert not warnings(caplog)
     assert prompt_tokenizer.tokenize("red cat cat").tolist() == [start, red, cat, end]
     assert len(warnings(caplog)) == 1
+
+
+def test_a_prompt_is_put_into_the_template_of_the_style(
+    folder: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompt_tokenizer = open_tokenizer(folder, tokens=5, template="red {} blue")
+    start, red, cat, blue, end = look_up(tokenizer, START_TOKEN, "red</w>", "cat</w>", "blue</w>", END_TOKEN)
+    assert prompt_tokenizer.tokenize("cat").tolist() == [start, red, cat, blue, end]
+    assert not warnings(caplog)
+    assert prompt_tokenizer.tokenize("cat cat").tolist() == [start, red, cat, cat, end]
+    (message,) = warnings(caplog)
+    assert message.endswith("'blue'")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"model": 3}'])
