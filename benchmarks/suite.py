@@ -2,7 +2,7 @@
 
 1. Start-up is measured, while nothing else runs: it leaves the base point's bundle and plans.
 2. The other bundles and plans are made, and PyTorch compiles, several processes at a time; what failed, once more and
-   one at a time.
+   one at a time, if it was not alone.
 3. The base point is measured, alone on its machine, then the others, each alone on its GPU; parts are written as they
    grow.
 4. The parts become one results file.
@@ -124,9 +124,13 @@ def run_suite(
     problem = _measure(startup, run_and_show)
     if problem is not None:  # everything stands on it
         raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
-    preparing = run_tasks(plan.tasks(), options.jobs, plan.marking(run_and_show), kill)
-    if preparing:  # side by side they may have wanted more memory than there is
-        preparing = run_tasks(plan.tasks(), 1, plan.marking(run_and_show), kill)
+
+    def prepare(jobs: int) -> dict[str, str]:
+        return run_tasks(plan.tasks(), jobs, plan.marking(run_and_show), kill)
+
+    preparing = prepare(options.jobs)
+    if preparing and options.jobs > 1:  # side by side they may have wanted more memory than there is
+        preparing = prepare(1)
 
     def measure(job: Job) -> str | None:
         missing = [task for task in plan.needs(job) if task in preparing]

@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "unet.data"
+PROMPT_PLACE = "{}"
 _EXPORT_AGAIN = "Export the bundle again with `live2diff-trt export`"
 
 Recipe = Literal["copy", "multiply_by_pe"]
@@ -69,6 +70,11 @@ class Manifest:
     initialisers: Mapping[str, Initialiser]
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     generator: str = ""
+
+    @property
+    def prompt_template(self) -> str:
+        """What every prompt is put into, where ``PROMPT_PLACE`` stands: the style's, or the prompt alone."""
+        return str(self.weights.get("text_encoder", {}).get("prompt_template", PROMPT_PLACE))
 
     @property
     def signatures(self) -> tuple[GraphSignature, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from live2diff_trt.engine.replaced_nodes import replace_nodes
 
 
 def in_float32(model: ModelProto) -> None:
@@ -17,13 +19,11 @@ def in_float32(model: ModelProto) -> None:
         value.name: value.type.tensor_type.elem_type
         for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)
     }
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        is_gelu = node.op_type == "Gelu" and not node.domain
-        half = is_gelu and types.get(node.input[0]) == TensorProto.FLOAT16
-        nodes += _compute_in_float32(node) if half else [node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+
+    def replace(node: NodeProto) -> Iterable[NodeProto]:
+        return _compute_in_float32(node) if types.get(node.input[0]) == TensorProto.FLOAT16 else [node]
+
+    replace_nodes(model, "Gelu", replace)
 
 
 def _compute_in_float32(node: NodeProto) -> Iterator[NodeProto]:

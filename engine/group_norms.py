@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from live2diff_trt.engine.replaced_nodes import replace_nodes
+
+_OPERATOR = "GroupNormalization"
 _FEW_VALUES = 8
 """TensorRT-RTX 1.6.1 is off by up to 3e-2 in groups of two values, where its variance loses its digits, and exact to
 1e-5 in groups of so many."""
@@ -15,7 +18,7 @@ _FEW_VALUES = 8
 
 def as_instance_norms(model: ModelProto) -> None:
     """Replace every group norm by an instance norm over its groups, in place."""
-    _replace(model, lambda node, graph: list(_normalise_groups(node, graph)))
+    replace_nodes(model, _OPERATOR, lambda node: _normalise_groups(node, model.graph))
 
 
 def as_layer_norms_where_groups_are_small(model: ModelProto) -> None:
@@ -28,21 +31,12 @@ def as_layer_norms_where_groups_are_small(model: ModelProto) -> None:
         for value in (*model.graph.input, *model.graph.value_info)
     }
 
-    def replace(node: NodeProto, graph: GraphProto) -> list[NodeProto]:
+    def replace(node: NodeProto) -> Iterable[NodeProto]:
         (groups,) = (helper.get_attribute_value(one) for one in node.attribute if one.name == "num_groups")
         values = math.prod(shapes[node.input[0]][1:]) // groups
-        return list(_normalise_groups(node, graph, values)) if values < _FEW_VALUES else [node]
+        return _normalise_groups(node, model.graph, values) if values < _FEW_VALUES else [node]
 
-    _replace(model, replace)
-
-
-def _replace(model: ModelProto, replace: Callable[[NodeProto, GraphProto], list[NodeProto]]) -> None:
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
-        is_norm = node.op_type == "GroupNormalization" and not node.domain
-        nodes += replace(node, model.graph) if is_norm else [node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_nodes(model, _OPERATOR, replace)
 
 
 def _normalise_groups(node: NodeProto, graph: GraphProto, group_values: int | None = None) -> Iterator[NodeProto]:

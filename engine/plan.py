@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from live2diff_trt.engine.errors import PlanError
@@ -92,7 +92,7 @@ class PlanRuntime:
         runtime_caches: what ``serialise_caches`` gave in an earlier process.
     """
 
-    def __init__(self, flavour: Flavour, runtime_caches: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    def __init__(self, flavour: Flavour, runtime_caches: Mapping[str, bytes]) -> None:
         self._flavour = flavour
         self._logger, self._messages = make_logger(flavour)
         self._runtime = flavour.module.Runtime(self._logger)
@@ -126,8 +126,12 @@ class PlanRuntime:
         return opened
 
     def serialise_caches(self) -> dict[str, bytes]:
-        """Return the kernels that were compiled so far, by structure, for the next process. Only RTX compiles late."""
-        return {structure: bytes(cache.serialize()) for structure, cache in self._caches.items()}
+        """Return compiled kernels by structure, for the next process; those of plans that were not opened among them.
+
+        Only RTX compiles late.
+        """
+        compiled = {structure: bytes(cache.serialize()) for structure, cache in self._caches.items()}
+        return {**self._saved_caches, **compiled}
 
     def close(self) -> None:
         """Close every plan; closing twice is harmless."""

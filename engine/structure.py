@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 _FOLDED_BYTES = 64
 """A constant of so few bytes may be written into a kernel."""
+_Numbers = defaultdict[str, int]
+"""Numbers in the place of names, in the order in which the names are met."""
 
 
 def hash_structure(model: ModelProto, dimensions: Mapping[str, int], channels_last: Collection[str]) -> str:
@@ -25,18 +29,9 @@ def hash_structure(model: ModelProto, dimensions: Mapping[str, int], channels_la
     return digest.hexdigest()[:16]
 
 
-class _Numbers:
-    """Numbers in the place of names, in the order in which the names are met."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {"": -1}
-
-    def of(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
-
-
 def _describe(model: ModelProto, dimensions: Mapping[str, int], channels_last: Collection[str]) -> Iterator[object]:
-    graph, numbers = model.graph, _Numbers()
+    graph = model.graph
+    numbers: _Numbers = defaultdict(count().__next__)
     yield sorted(dimensions.items())
     yield [(opset.domain, opset.version) for opset in model.opset_import]
     yield [function.SerializeToString(deterministic=True) for function in model.functions]
@@ -50,18 +45,18 @@ def _describe(model: ModelProto, dimensions: Mapping[str, int], channels_last: C
 
 
 def _describe_border(value: ValueInfoProto, numbers: _Numbers, channels_last: Collection[str]) -> object:
-    return numbers.of(value.name), value.type.SerializeToString(deterministic=True), value.name in channels_last
+    return numbers[value.name], value.type.SerializeToString(deterministic=True), value.name in channels_last
 
 
 def _describe_node(node: NodeProto, numbers: _Numbers) -> object:
     attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
-    connections = [*map(numbers.of, node.input)], [*map(numbers.of, node.output)]
+    connections = [numbers[name] for name in node.input], [numbers[name] for name in node.output]
     return node.domain, node.op_type, connections, attributes
 
 
 def _describe_constant(tensor: TensorProto, numbers: _Numbers) -> tuple[int, int, list[int], bytes]:
     value = numpy_helper.to_array(tensor).tobytes() if _may_be_folded(tensor) else b""
-    return numbers.of(tensor.name), tensor.data_type, list(tensor.dims), value
+    return numbers[tensor.name], tensor.data_type, list(tensor.dims), value
 
 
 def _may_be_folded(tensor: TensorProto) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from live2diff_trt.bundle.manifest import PROMPT_PLACE
 from live2diff_trt.export.errors import StyleError
 from live2diff_trt.export.locate import is_hub_id
 
@@ -182,7 +183,7 @@ def _read_template(path: Path, values: Mapping[str, Any]) -> str | None:
     template = values.get("prompt_template", values.get("prompt"))
     if template is not None and not isinstance(template, str):
         raise StyleError(f"prompt_template of the style {path} is no text", "Write one line with {} in it")
-    if template is not None and "{}" not in template:
+    if template is not None and PROMPT_PLACE not in template:
         raise StyleError(
             f"prompt_template of the style {path} has no place for a prompt", "Write {} where the prompt goes"
         )

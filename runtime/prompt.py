@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from live2diff_trt.bundle.errors import BundleError
-from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
+from live2diff_trt.bundle.manifest import PROMPT_PLACE, TOKENIZER_FILE, Bundle
 
 logger = logging.getLogger(__name__)
-
-
-_PLACE = "{}"
 
 
 class PromptTokenizer:
@@ -23,14 +20,14 @@ class PromptTokenizer:
     def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
-        self._template = str(bundle.manifest.weights.get("text_encoder", {}).get("prompt_template", _PLACE))
+        self._template = bundle.manifest.prompt_template
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.
 
         Warns where the prompt is too long, and says what was cut.
         """
-        text = self._template.replace(_PLACE, prompt)
+        text = self._template.replace(PROMPT_PLACE, prompt)
         encoding = self._tokenizer.encode(text)
         ids = list(encoding.ids)
         end = ids[-1]

@@ -32,13 +32,12 @@ class TickRecord:
         words = self.fields["rows"][0].view(np.int32).reshape(MAXIMUM_ROWS, -1)
         self._active, self._frame = words[:, :FRAME_WORDS].T
         self._seen = words[:, FRAME_WORDS:]
+        self._seed = self.fields["seed"]
         self._source: tuple[DevicePicture, int, int] | None = None
-        self._seed: int | None = None
 
     def write_seed(self, seed: int) -> None:
         """Say of which seed the noise is, unsigned, 64 bits."""
-        if seed != self._seed:
-            self.fields["seed"] = self._seed = seed
+        self._seed[0] = seed
 
     def write_source(self, picture: DevicePicture, width: int, height: int) -> None:
         """Say where the picture that came in lies, and what of it is kept for width x height."""

@@ -105,7 +105,7 @@ def test_plans_opened_at_once_share_caches_by_structure_and_keep_their_errors_ap
             return error.problem
         return f"{plan.name}: {plan.scratch_bytes}, {plan.weight_bytes}"
 
-    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx)) as runtime, ThreadPoolExecutor(8) as pool:
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), {}) as runtime, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(open_one, PLANS))
         compiled = runtime.serialise_caches()
     expected = [
@@ -127,11 +127,16 @@ def test_what_was_compiled_is_found_again_by_the_structure() -> None:
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), saved) as runtime:
         for structure in ("another", "one", "new"):
             runtime.open(structure, b"a plan", structure)
+        compiled = runtime.serialise_caches()
+    assert compiled == {
+        **dict.fromkeys(("one", "another", "new"), b"compiled for 1 plans"),
+        "gone": b"of none",  # of a plan that was not opened
+    }
     assert [cache.loaded for cache in rtx.caches] == [b"of another", b"of one", None]
 
 
 def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()))
+    runtime = PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {})
     with ThreadPoolExecutor(2) as pool:
         good, bad = (
             pool.submit(runtime.open, name, plan, "a structure")
