@@ -1,10 +1,9 @@
 """The suite: the base point with every backend, then one axis at a time, each point a process of its own.
 
 1. Start-up is measured, while nothing else runs: it leaves the base point's bundle and plans.
-2. The other bundles and plans are made, and PyTorch compiles, several processes at a time; what failed, once more and
-   one at a time, if it was not alone.
-3. The base point is measured, alone on its machine, then the others, each alone on its GPU; parts are written as they
-   grow.
+2. The other bundles and plans are made, and PyTorch compiles, several processes at a time, on all GPUs in turns; what
+   failed, once more and one at a time, if it was not alone.
+3. The points are measured, the base point first, each alone on its GPU; parts are written as they grow.
 4. The parts become one results file.
 
 What is interrupted goes on where it was, if it is started again the same way on the same code and machine.
@@ -31,6 +30,8 @@ from live2diff_trt.engine.gpu import Gpu
 _STARTUP = "startup"
 _OF_BASE = ("limits", "memory", "unet", "frame", "steadiness", "stages", "kernels")
 _OF_OTHERS = ("unet", "frame", "stages")
+_OF_OTHER_STEPS = ("unet", "frame")
+"""Nothing but the UNet is another."""
 _OF_OTHER_NETWORKS = ("frame", "stages")
 """The UNet is the base point's."""
 
@@ -55,7 +56,7 @@ class SuiteOptions:
         rows: names of backends at the base point.
         samples: of each figure. steady_ticks: in a row.
         jobs: processes that prepare at a time.
-        gpus: how many there are, all alike; points away from the base are measured on as many at a time.
+        gpus: how many there are, all alike; as many points are measured at a time, each alone on its GPU.
         clip, quality: a video, and the options of TensorRT that are compared with the usual ones on it.
     """
 
@@ -119,7 +120,7 @@ def run_suite(
             show(f"{name} failed: {problem}")
         return problem
 
-    startup, first, *others = plan.jobs()
+    startup, *jobs = plan.jobs()
     plan.forget_compiled(startup)
     problem = _measure(startup, run_and_show)
     if problem is not None:  # everything stands on it
@@ -136,8 +137,8 @@ def run_suite(
         missing = [task for task in plan.needs(job) if task in preparing]
         return f"{missing[0]}: {preparing[missing[0]]}" if missing else _measure(job, run_and_show)
 
-    failed = _share_gpus(measure, [first], 1, kill) | _share_gpus(measure, others, options.gpus, kill)
-    _assemble(results, [startup, first, *others])
+    failed = _share_gpus(measure, jobs, options.gpus, kill)
+    _assemble(results, [startup, *jobs])
     results.not_run.update(failed)
     path = results.write(options.out)
     if not failed:
@@ -186,14 +187,15 @@ class SuitePlan:
         """Return what prepares all points and was not done yet, what others need first."""
         exports = {self._export_name(point): export_command(point, self._bundle(point)) for point in self._points}
         tasks = [Task(name, command) for name, command in exports.items()]
-        for point in self._points:
-            export = (self._export_name(point),)
+        for index, point in enumerate(self._points):
+            export, on_gpu = (self._export_name(point),), index % self._options.gpus
             rows = choose_rows(self._rows(point), self._gpu).rows
             for row in choose_builders(rows):
-                command = build_command(point, self._bundle(point), self._made / "plans", row, opened=True)
+                bundle, plans = self._bundle(point), self._made / "plans"
+                command = build_command(point, bundle, plans, row, opened=True, gpu_index=on_gpu)
                 tasks.append(Task(f"build {row} {point.name}", command, export))
             if "torch-compile" in rows:
-                job = self._job(point, (), ("torch-compile",), Path())
+                job = replace(self._job(point, (), ("torch-compile",), Path()), gpu_index=on_gpu)
                 tasks.append(Task(f"compile {point.name}", job.command, export))
         return self._without_done(tasks)
 
@@ -247,8 +249,9 @@ class SuitePlan:
         base = self._options.base
         if point == base:
             return (*_OF_BASE, "quality") if self._options.quality else _OF_BASE
-        same_unet = (point.steps, point.width, point.height) == (base.steps, base.width, base.height)
-        return _OF_OTHER_NETWORKS if same_unet else _OF_OTHERS
+        if replace(point, step_list=base.step_list) == base:
+            return _OF_OTHER_STEPS
+        return _OF_OTHERS if (point.width, point.height) != (base.width, base.height) else _OF_OTHER_NETWORKS
 
     def _rows(self, point: Point) -> tuple[str, ...]:
         if point == self._options.base:

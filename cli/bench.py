@@ -52,10 +52,8 @@ def suite(
     backends: RowsOption = None,
     samples: SamplesOption = 200,
     ticks: Annotated[int, typer.Option(min=2, help="Ticks in a row, of which the steadiness is told.")] = 2000,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that prepare at a time; measured is one by one.")] = 1,
-    gpus: Annotated[
-        int, typer.Option(min=1, help="How many there are, all alike: points beside the base share them, one each.")
-    ] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that prepare at a time.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="How many there are, all alike: points share them, one each.")] = 1,
     clip: Annotated[Path | None, typer.Option(help="A real video, for --quality.")] = None,
     quality: Annotated[
         list[str] | None, typer.Option(help="NAME:FIELD=VALUE,…: options of TensorRT to compare with the usual ones.")

@@ -19,8 +19,8 @@ __device__ void attend_streaming(
     int positions, int heads) {
   const int row = blockIdx.y;
   const RowParameters& here = parameters->rows[row];
-  const int slot = threadIdx.x % WINDOW;
-  const unsigned visible = __ballot_sync(ALL_LANES, here.visible[slot] != 0) & ((1u << WINDOW) - 1);
+  const int slot = threadIdx.x % 32;
+  const bool visible = slot < WINDOW && here.visible[slot] != 0;
 
   T* past_k = reinterpret_cast<T*>(past_k_rows[row]);
   T* past_v = reinterpret_cast<T*>(past_v_rows[row]);
@@ -28,7 +28,7 @@ __device__ void attend_streaming(
   const long long written = here.write_slot * q.row_elements;
   const OwnFrame<T> own{q.row(row),         k.row(row),    v.row(row),      past_k + written,
                         past_v + written, here.position, here.active != 0};
-  attend<T, HEAD_CHANNELS>(own, past, visible, here.past_position[slot], tables, out, positions, heads);
+  attend<T, HEAD_CHANNELS>(own, past, visible, here.past_position[slot % WINDOW], tables, out, positions, heads);
 }
 
 #define STREAMING_ATTENTION(name, T, HEAD_CHANNELS)                                                          \

@@ -27,8 +27,9 @@ __device__ void attend_warm_up(
                         reinterpret_cast<T*>(past_v_rows[row]) + written,
                         frame,
                         true};
-  const int others_position = (frame + 1 + threadIdx.x % 32) % SINK;
-  attend<T, HEAD_CHANNELS>(own, others, (1u << (SINK - 1)) - 1, others_position, tables, out, positions, heads);
+  const int other = threadIdx.x % 32;
+  const int others_position = (frame + 1 + other) % SINK;
+  attend<T, HEAD_CHANNELS>(own, others, other < SINK - 1, others_position, tables, out, positions, heads);
 }
 
 #define WARM_UP_ATTENTION(name, T, HEAD_CHANNELS)                                                             \

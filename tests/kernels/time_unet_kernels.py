@@ -21,16 +21,18 @@ from unittest import mock
 import numpy as np
 
 from live2diff_trt.benchmarks.timing import CudaCoreClock
-from live2diff_trt.kernels import gated_gelu, group_norm, spatial_attention
+from live2diff_trt.kernels import attention, gated_gelu, group_norm, spatial_attention
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.library import FOLDER, entry_points
+from live2diff_trt.kernels.tick_parameters import SINK, TICK_PARAMETERS, WINDOW
 from tests.kernels.device import Array, Gpu, open_gpu
 
 logger = logging.getLogger(__name__)
 
 ROWS = 2
 BUFFERS = 4
+UNCACHED_BYTES = 192 << 20  # more than any GPU caches
 LAUNCHES = 40  # in a graph
 SAMPLES = 15
 HALF_BYTES = 2
@@ -87,6 +89,49 @@ def group_norms(gpu: Gpu) -> Iterator[Timed]:
         )
 
 
+def full_window(gpu: Gpu) -> DeviceTensor:
+    """Upload the parameters of a stream that has run for a while: all slots are seen but the one that is written."""
+    record = np.zeros((), TICK_PARAMETERS)
+    for row in range(ROWS):
+        here = record["rows"][row]
+        here["active"], here["position"], here["write_slot"] = 1, WINDOW - 1, SINK + row
+        here["past_position"] = np.roll(np.arange(WINDOW), row)
+        here["visible"] = np.arange(WINDOW) != here["write_slot"]
+    return gpu.upload_bytes(record)
+
+
+def ring_rows(gpu: Gpu, positions: int, channels: int) -> DeviceTensor:
+    """Upload random rows of a ring, and a table of their addresses."""
+    frame = np.random.default_rng(positions).standard_normal((positions, channels), np.float32).astype(np.float16)
+    ring = gpu.upload(np.stack([[np.roll(frame, 7 * slot + row, 0) for slot in range(WINDOW)] for row in range(ROWS)]))
+    return gpu.upload(np.array([ring.row(row).address for row in range(ROWS)], np.uint64))
+
+
+def temporal_attentions(gpu: Gpu) -> Iterator[Timed]:
+    """Temporal attention of every size, over a full window."""
+    parameters = full_window(gpu)
+    for positions, head_channels in ((4096, 40), (1024, 80), (256, 160), (64, 160)):
+        channels = 8 * head_channels
+        moved_bytes = ROWS * (2 * (WINDOW - 1) + 6) * positions * channels * HALF_BYTES
+        tables = tuple(uploaded(gpu, WINDOW, channels) for _ in range(3))
+        sets: list[dict[str, Any]] = [
+            {
+                **{name: uploaded(gpu, ROWS, positions, channels) for name in ("q", "k", "v")},
+                "out": gpu.poisoned((ROWS, positions, channels), "float16"),
+                "past_k_rows": ring_rows(gpu, positions, channels),
+                "past_v_rows": ring_rows(gpu, positions, channels),
+            }
+            for _ in range(-(-UNCACHED_BYTES // moved_bytes))
+        ]
+        shared: dict[str, Any] = {"tables": tables, "parameters": parameters, "heads": 8}
+        yield Timed(
+            f"streaming_attention {positions}, head {head_channels}",
+            [partial(gpu.kernels.streaming_attention, **tensors, **shared) for tensors in sets],
+            sets[0]["out"],
+            moved_bytes,
+        )
+
+
 def attentions(gpu: Gpu) -> Iterator[Timed]:
     """Self-attention and cross-attention of every size."""
     for positions, head_channels in ((4096, 40), (1024, 80), (256, 160), (64, 160)):
@@ -132,7 +177,7 @@ def microseconds(gpu: Gpu, timed: Timed) -> tuple[float, float]:
     builder = gpu.device.create_graph_builder()
     builder.begin_building()
     for index in range(LAUNCHES):
-        timed.launches[index % BUFFERS](builder)
+        timed.launches[index % len(timed.launches)](builder)
     graph = builder.end_building().complete()
     clock = CudaCoreClock(gpu.stream)
     samples = []
@@ -185,6 +230,20 @@ def tiling(head_channels: int, *, queries: int = 0, other: Callable[[str], str] 
     )
 
 
+def sharing(head_channels: int, parts: int, blocks: int = 0) -> Variant:
+    """Return the temporal attention of one size of heads, whose keys several warps share."""
+
+    def edit(source: str) -> str:
+        header = constant("parts", parts)((FOLDER / "attention.cuh").read_text())
+        if blocks:
+            header = constant("blocks_per_multiprocessor", blocks)(header)
+        return source.replace('#include "attention.cuh"', header)
+
+    patch = mock.patch.object(attention, "parts_of_head", return_value=parts)
+    named = f"parts {parts}" + (f", blocks {blocks}" if blocks else "")
+    return Variant(named, f"streaming_attention {head_channels}", edit, [patch])
+
+
 def unrolled(source: str) -> str:
     """Both halves of a tile of keys in one body."""
     changed = source.replace("#pragma unroll 1\n    for (int begin", "#pragma unroll\n    for (int begin", 1)
@@ -202,6 +261,9 @@ def variants() -> list[Variant]:
     threads = mock.patch.object(group_norm, "_USUAL_THREADS", 256)
     most, least = "_MOST_VECTORS_AT_ONCE", "_LEAST_POSITIONS"
     return [
+        *(sharing(head, parts) for head in (40, 80, 160) for parts in (1, 2, 4)),
+        *(sharing(head, parts, 5) for head in (40, 80) for parts in (1, 2, 4)),
+        *(sharing(160, parts, 2) for parts in (1, 2, 4)),
         named("SUM_BY_PRODUCT", tiling(40, other=constant("SUM_BY_PRODUCT", "true"))),
         named("MARGIN 0", tiling(40, other=constant("MARGIN", "0.0f"))),
         named("unrolled", tiling(40, other=unrolled)),
@@ -295,7 +357,7 @@ def main() -> None:
     parser.add_argument("--variants", action="store_true", help="time other constants, too")
     parser.add_argument("--only", default="", help="what the name of a launch must begin with")
     arguments = parser.parse_args()
-    for make in (attentions, group_norms, gated_gelus):
+    for make in (temporal_attentions, attentions, group_norms, gated_gelus):
         with open_gpu() as gpu:
             cases = [timed for timed in make(gpu) if timed.name.startswith(arguments.only)]
             expected = {timed.name: report(gpu, timed) for timed in cases}
