@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt import PromptTokenizer
+
+logger = logging.getLogger(__name__)
 
 SEED = 0
 
@@ -139,8 +143,10 @@ class OpenedRows:
     def _pipeline(self, row: str) -> Pipeline:
         """Return a row's stream, opened once."""
         if row not in self._pipelines:
+            began = time.perf_counter()
             pipeline = self._pipelines[row] = self._open(row)
             self._stack.callback(pipeline.close)
+            logger.info("%s was opened in %.1f s", row, time.perf_counter() - began)
         return self._pipelines[row]
 
     def _open(self, row: str) -> Pipeline:

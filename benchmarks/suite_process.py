@@ -7,6 +7,7 @@ measures finds it compiled.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from typing import Any
 
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.rows import find_gpu
+
+logger = logging.getLogger(__name__)
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PATHS = ("bundle", "plans", "kept", "part", "clip")
@@ -90,6 +93,7 @@ def run_job(job: Job) -> None:
 
     def keep(name: str) -> None:
         measured.append(name)
+        logger.info("%s was measured", name)
         write_part(job.part, job.fingerprint, measured, results)
 
     extent = Extent(job.samples, job.steady_ticks, job.clip, job.quality)
@@ -103,6 +107,7 @@ def see_one_gpu(index: int) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     job = Job.from_json(json.loads(sys.argv[1]))
     see_one_gpu(job.gpu_index)
     run_job(job)

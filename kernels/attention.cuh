@@ -19,9 +19,7 @@ struct HeadLayout {
   static constexpr int lane_vectors = vectors / lanes;
   static constexpr int lane_elements = lane_vectors * vector_elements;
   static constexpr int groups_per_warp = 32 / lanes;
-  // Warps that share the keys of the same groups. Large heads are those of small maps: too few groups to keep memory
-  // busy, if each had to wait for one batch of keys after the other.
-  static constexpr int parts = vectors >= 20 ? 4 : 1;
+  static constexpr int groups_per_block = ATTENTION_THREADS / 32 * groups_per_warp;
   // Keys whose loads are in flight together: memory is kept busy by many of them, registers bound their number.
   static constexpr int keys_in_flight = lane_vectors == 1 || vector_elements == 8 ? 4 : 2;
   static constexpr int blocks_per_multiprocessor = lane_vectors == 1 ? 6 : lane_vectors == 2 ? 3 : 2;
@@ -75,7 +73,6 @@ struct Lane {
   using Layout = HeadLayout<T, HEAD_CHANNELS>;
   int first;   // lane of the warp where the group begins
   int within;  // lane of the group
-  int part;    // which of the parts of the group's keys is this warp's
   bool works;
   int frame_offset;  // of the lane's first element in a frame, [positions, channels]
   int table_offset;  // the same in an entry of a table, [channels]
@@ -83,25 +80,16 @@ struct Lane {
   __device__ Lane(int positions, int heads) {
     const int lane = threadIdx.x % 32;
     const int group = lane / Layout::lanes;
-    const int warp = blockIdx.x * (ATTENTION_THREADS / 32) + threadIdx.x / 32;
-    const int warp_start = warp / Layout::parts * Layout::groups_per_warp;
+    const int warp_start =
+        (blockIdx.x * (ATTENTION_THREADS / 32) + threadIdx.x / 32) * Layout::groups_per_warp;
     const int groups = positions * heads;
     works = group < Layout::groups_per_warp && warp_start + group < groups;
     first = lane - lane % Layout::lanes;
     within = lane % Layout::lanes;
-    part = warp % Layout::parts;
     const int index = works ? warp_start + group : min(warp_start, groups - 1);
     const int inside_head = within * Layout::vector_elements;
     frame_offset = index * HEAD_CHANNELS + inside_head;
     table_offset = index % heads * HEAD_CHANNELS + inside_head;
-  }
-
-  // Which of the others are this part's: they are dealt out in turns, after the own frame, which is the first part's.
-  __device__ unsigned deal(unsigned wanted) const {
-    if (Layout::parts == 1) return wanted;
-    const int other = threadIdx.x % 32;
-    const int turn = __popc(wanted & ((1u << other) - 1)) + 1;
-    return __ballot_sync(ALL_LANES, (wanted >> other & 1) != 0 && turn % Layout::parts == part);
   }
 
   __device__ float rotated(float value, int by) const {
@@ -160,9 +148,6 @@ struct Batch {
   }
 };
 
-// Less than any score, and finite: where nothing was absorbed, weights of others are faded by 0 or 1, never by NaN.
-constexpr float NO_SCORE = -1e30f;
-
 // Softmax in base 2 over batch after batch (Milakov and Gimelshein, arXiv 1805.02867).
 template <typename T, int HEAD_CHANNELS>
 struct Softmax {
@@ -174,7 +159,7 @@ struct Softmax {
   float total;
 
   __device__ Softmax(const HeadShare<T, HEAD_CHANNELS>& q, const T* position_of_q)
-      : largest(NO_SCORE), total(0.0f) {
+      : largest(__int_as_float(0xFF800000)), total(0.0f) {
     const float scale = 1.4426950408889634f * rsqrtf(float(HEAD_CHANNELS));
     HeadShare<T, HEAD_CHANNELS> table;
     table.load_table(position_of_q);
@@ -182,33 +167,6 @@ struct Softmax {
     for (int element = 0; element < ELEMENTS; ++element) {
       query[element] = (q[element] + table[element]) * scale;
       sum[element] = 0.0f;
-    }
-  }
-
-  // Lets the first part's warp have what all parts absorbed. All threads of the block call it.
-  __device__ void gather(const Lane<T, HEAD_CHANNELS>& lane) {
-    constexpr int PARTS = HeadLayout<T, HEAD_CHANNELS>::parts;
-    if (PARTS == 1) return;
-    __shared__ float handed[ELEMENTS + 2][ATTENTION_THREADS];
-    if (lane.part != 0) {
-#pragma unroll
-      for (int element = 0; element < ELEMENTS; ++element) handed[element][threadIdx.x] = sum[element];
-      handed[ELEMENTS][threadIdx.x] = largest;
-      handed[ELEMENTS + 1][threadIdx.x] = total;
-    }
-    __syncthreads();
-    if (lane.part != 0) return;
-#pragma unroll
-    for (int part = 1; part < PARTS; ++part) {
-      const int giver = threadIdx.x + 32 * part;
-      const float theirs = handed[ELEMENTS][giver];
-      const float before = largest;
-      largest = fmaxf(before, theirs);
-      const float weight = exp2f(theirs - largest);
-      fade(exp2f(before - largest));
-      total += weight * handed[ELEMENTS + 1][giver];
-#pragma unroll
-      for (int element = 0; element < ELEMENTS; ++element) sum[element] += weight * handed[element][giver];
     }
   }
 
@@ -273,7 +231,7 @@ struct OwnFrame {
 // Let a frame attend to itself and to others.
 //
 // others.key(i), others.value(i): where the i-th of them lies. Lane i of each warp holds whether it is seen, and its
-// position.
+// position: both are on their way to the registers while what belongs to the own frame is already asked for.
 template <typename T, int HEAD_CHANNELS, class Others>
 __device__ void attend(
     const OwnFrame<T>& own, const Others& others, bool other_is_seen, int others_position, const Tables<T>& tables,
@@ -285,20 +243,14 @@ __device__ void attend(
   HeadShare<T, HEAD_CHANNELS> q;
   Batch<T, HEAD_CHANNELS> batch;
   q.load(own.q + lane.frame_offset, true);
-  unsigned wanted;
-  if (lane.part == 0) {
-    batch.keys[0].load(own.k + lane.frame_offset, true);
-    batch.values[0].load(own.v + lane.frame_offset, true);
-    batch.entries[0] = own_entry;
-    wanted = lane.deal(__ballot_sync(ALL_LANES, other_is_seen));
-    batch.template load<1>(lane, others, wanted, others_position, channels);
-  } else {
-    wanted = lane.deal(__ballot_sync(ALL_LANES, other_is_seen));
-    batch.template load<0>(lane, others, wanted, others_position, channels);
-  }
+  batch.keys[0].load(own.k + lane.frame_offset, true);
+  batch.values[0].load(own.v + lane.frame_offset, true);
+  batch.entries[0] = own_entry;
+  unsigned wanted = __ballot_sync(ALL_LANES, other_is_seen);
+  batch.template load<1>(lane, others, wanted, others_position, channels);
 
   Softmax<T, HEAD_CHANNELS> softmax(q, tables.q + own_entry);
-  if (lane.part == 0 && own.remember && lane.works) {
+  if (own.remember && lane.works) {
     batch.keys[0].store(own.slot_k + lane.frame_offset);
     batch.values[0].store(own.slot_v + lane.frame_offset);
   }
@@ -309,8 +261,7 @@ __device__ void attend(
     softmax.absorb(lane, batch, tables);
   }
 
-  softmax.gather(lane);
-  if (lane.part != 0 || !lane.works) return;
+  if (!lane.works) return;
   softmax.fade(1.0f / softmax.total);
   HeadShare<T, HEAD_CHANNELS> result;
   result.pack(softmax.sum);

@@ -156,21 +156,10 @@ class AttentionLauncher(Launcher):
 
 def _blocks(q: DeviceTensor, heads: int) -> int:
     """Return how many blocks cover all heads at all positions of a row; HeadLayout of attention.cuh in integers."""
-    head_channels = q.shape[2] // heads
-    groups = _WARPS // parts_of_head(head_channels, q.item_bytes) * (32 // lanes_of_head(head_channels, q.item_bytes))
-    return -(-q.shape[1] * heads // groups)
+    return -(-q.shape[1] * heads // (_WARPS * (32 // lanes_of_head(q.shape[2] // heads, q.item_bytes))))
 
 
 def lanes_of_head(head_channels: int, item_bytes: int) -> int:
     """Return how many lanes share a head."""
-    vectors = _vectors_of_head(head_channels, item_bytes)
+    vectors = -(-head_channels * item_bytes // 16)
     return next(lanes for lanes in (10, 5, 1) if vectors % lanes == 0)
-
-
-def parts_of_head(head_channels: int, item_bytes: int) -> int:
-    """Return how many warps share the keys of a head."""
-    return 4 if _vectors_of_head(head_channels, item_bytes) >= 20 else 1
-
-
-def _vectors_of_head(head_channels: int, item_bytes: int) -> int:
-    return -(-head_channels * item_bytes // 16)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live2diff_trt.kernels.attention import lanes_of_head, parts_of_head
+from live2diff_trt.kernels.attention import lanes_of_head
 from live2diff_trt.kernels.device_tensor import DeviceTensor, DeviceTensorError
 from live2diff_trt.kernels.group_norm import MAXIMUM_CHUNKS, AtOnce, Chunks, group_norm_workspace
 from live2diff_trt.kernels.launcher import row_arguments
@@ -104,12 +104,6 @@ def test_lanes_divide_every_head() -> None:
         (4, 2): 1, (8, 2): 1, (40, 2): 5, (80, 2): 10, (160, 2): 10,
         (4, 4): 1, (8, 4): 1, (40, 4): 10, (80, 4): 10, (160, 4): 10,
     }  # fmt: skip
-
-
-def test_warps_share_the_keys_of_large_heads() -> None:
-    assert {head for head in HEAD_CHANNELS if parts_of_head(head, 2) == 4} == {160}
-    assert {head for head in HEAD_CHANNELS if parts_of_head(head, 4) == 4} == {80, 160}
-    assert {parts_of_head(head, size) for head in HEAD_CHANNELS for size in (2, 4)} == {1, 4}
 
 
 def test_kernels_refuse_other_types() -> None:

@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 
 from live2diff_trt.benchmarks.timing import CudaCoreClock
-from live2diff_trt.kernels import attention, gated_gelu, group_norm, spatial_attention
+from live2diff_trt.kernels import gated_gelu, group_norm, spatial_attention
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.library import FOLDER, entry_points
@@ -230,18 +230,15 @@ def tiling(head_channels: int, *, queries: int = 0, other: Callable[[str], str] 
     )
 
 
-def sharing(head_channels: int, parts: int, blocks: int = 0) -> Variant:
-    """Return the temporal attention of one size of heads, whose keys several warps share."""
+def together(head_channels: int, keys: int, blocks: int) -> Variant:
+    """Return the temporal attention of one size of heads, with other numbers of keys in flight and of blocks."""
 
     def edit(source: str) -> str:
-        header = constant("parts", parts)((FOLDER / "attention.cuh").read_text())
-        if blocks:
-            header = constant("blocks_per_multiprocessor", blocks)(header)
+        header = constant("keys_in_flight", keys)((FOLDER / "attention.cuh").read_text())
+        header = constant("blocks_per_multiprocessor", blocks)(header)
         return source.replace('#include "attention.cuh"', header)
 
-    patch = mock.patch.object(attention, "parts_of_head", return_value=parts)
-    named = f"parts {parts}" + (f", blocks {blocks}" if blocks else "")
-    return Variant(named, f"streaming_attention {head_channels}", edit, [patch])
+    return Variant(f"keys_in_flight {keys}, {blocks} blocks", f"streaming_attention {head_channels}", edit)
 
 
 def unrolled(source: str) -> str:
@@ -261,9 +258,8 @@ def variants() -> list[Variant]:
     threads = mock.patch.object(group_norm, "_USUAL_THREADS", 256)
     most, least = "_MOST_VECTORS_AT_ONCE", "_LEAST_POSITIONS"
     return [
-        *(sharing(head, parts) for head in (40, 80, 160) for parts in (1, 2, 4)),
-        *(sharing(head, parts, 5) for head in (40, 80) for parts in (1, 2, 4)),
-        *(sharing(160, parts, 2) for parts in (1, 2, 4)),
+        *(together(head, keys, blocks) for head in (40, 80) for keys, blocks in ((2, 8), (8, 4))),
+        *(together(160, keys, blocks) for keys, blocks in ((2, 5), (8, 1))),
         named("SUM_BY_PRODUCT", tiling(40, other=constant("SUM_BY_PRODUCT", "true"))),
         named("MARGIN 0", tiling(40, other=constant("MARGIN", "0.0f"))),
         named("unrolled", tiling(40, other=unrolled)),
