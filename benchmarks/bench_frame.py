@@ -17,7 +17,6 @@ from live2diff_trt.benchmarks.frame_sources import PictureSource, draw_pictures
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.rows import Label
-from live2diff_trt.benchmarks.timing import percentiles
 from live2diff_trt.engine.deviation import relative_error
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.pipeline import Pipeline
@@ -71,7 +70,7 @@ def time_frames(
     *,
     samples: int,
 ) -> None:
-    """Add ``frame`` of every backend, ``frame_latency`` and ``frame_latency_beyond`` of each kind's best.
+    """Add ``frame`` of every backend.
 
     Args:
         results: gets the entries.
@@ -82,20 +81,32 @@ def time_frames(
         samples: of each figure.
     """
     saturated = {label: _StreamOfBlocks(pipeline, 0.0, pipeline.full_ahead) for label, pipeline in pipelines.items()}
-    at_once = _take_in_turns(saturated, samples)
-    intervals_ms: dict[Label, float] = {}
-    for label, taken in at_once.items():
+    for label, taken in _take_in_turns(saturated, samples).items():
         spent = [one.interval for one in taken]
-        intervals_ms[label] = percentiles(spent).p50_ms
         mean_ms = round(float(np.mean(spent)), 4)
         results.add_samples("frame", *label, point, spent, errors.get(label), mean_ms=mean_ms, **notes)
-    slow = {
-        label: _StreamOfBlocks(pipeline, SLOWER * intervals_ms[label], 0)
-        for label, pipeline in pipelines.items()
-        if not _is_outdone(label, pipelines)
+
+
+def time_latency(results: ResultsFile, point: Point, pipelines: Mapping[Label, Pipeline], *, samples: int) -> None:
+    """Add ``frame_latency`` and ``frame_latency_beyond`` of each kind's best, its source slower than its ``frame``.
+
+    Args:
+        results: holds ``frame`` of every backend that is timed, and gets the entries.
+        point: what is streamed.
+        pipelines: label → the stream of a backend. One whose ``frame`` was not timed is left out.
+        samples: of each figure.
+    """
+    intervals_ms = {
+        Label(entry.backend, entry.form): entry.p50_ms for entry in results.entries if entry.name == "frame"
     }
+    paced_ms = {
+        label: SLOWER * interval_ms
+        for label in pipelines
+        if not _is_outdone(label, pipelines) and (interval_ms := intervals_ms.get(label)) is not None
+    }
+    slow = {label: _StreamOfBlocks(pipelines[label], interval_ms, 0) for label, interval_ms in paced_ms.items()}
     for label, taken in _take_in_turns(slow, samples).items():
-        paced: dict[str, Any] = {"source_interval_ms": round(SLOWER * intervals_ms[label], 4)}
+        paced: dict[str, Any] = {"source_interval_ms": round(paced_ms[label], 4)}
         results.add_samples("frame_latency", *label, point, [one.latency for one in taken], **paced)
         results.add_samples("frame_latency_beyond", *label, point, [one.beyond for one in taken], **paced)
 

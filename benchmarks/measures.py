@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from live2diff_trt.benchmarks.bench_frame import time_frames, time_steadiness
+from live2diff_trt.benchmarks.bench_frame import time_frames, time_latency, time_steadiness
 from live2diff_trt.benchmarks.bench_kernels import time_kernels
 from live2diff_trt.benchmarks.bench_quality import measure_quality, read_named_options, read_options
 from live2diff_trt.benchmarks.bench_stages import time_host, time_stages, time_warm_up
@@ -130,6 +130,10 @@ def _measure_frame(run: Run, opened: OpenedRows) -> None:
     time_frames(run.results, run.point, right, errors, notes, samples=run.extent.samples)
 
 
+def _measure_latency(run: Run, opened: OpenedRows) -> None:
+    time_latency(run.results, run.point, opened.pipelines(), samples=run.extent.samples)
+
+
 def _measure_steadiness(run: Run, opened: OpenedRows) -> None:
     row = next((row for row in (OVERLAP, SPLIT) if row in run.rows), None)
     if row is not None:
@@ -175,6 +179,7 @@ _BEFORE_OPENING: Mapping[str, Callable[[Run], None]] = {
 _ON_OPENED: Mapping[str, Callable[[Run, OpenedRows], None]] = {
     "unet": _measure_unet,
     "frame": _measure_frame,
+    "latency": _measure_latency,
     "steadiness": _measure_steadiness,
     "stages": _measure_stages,
     "kernels": _measure_kernels,

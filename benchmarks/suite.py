@@ -28,11 +28,9 @@ from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.gpu import Gpu
 
 _STARTUP = "startup"
-_OF_BASE = ("limits", "memory", "unet", "frame", "steadiness", "stages", "kernels")
-_OF_OTHERS = ("unet", "frame", "stages")
-_OF_OTHER_STEPS = ("unet", "frame")
-"""Nothing but the UNet is another."""
-_OF_OTHER_NETWORKS = ("frame", "stages")
+_OF_BASE = ("limits", "memory", "unet", "frame", "latency", "steadiness", "stages", "kernels")
+_OF_OTHERS = ("unet", "frame")
+_OF_OTHER_NETWORKS = ("frame",)
 """The UNet is the base point's."""
 
 _CACHES = {
@@ -249,9 +247,8 @@ class SuitePlan:
         base = self._options.base
         if point == base:
             return (*_OF_BASE, "quality") if self._options.quality else _OF_BASE
-        if replace(point, step_list=base.step_list) == base:
-            return _OF_OTHER_STEPS
-        return _OF_OTHERS if (point.width, point.height) != (base.width, base.height) else _OF_OTHER_NETWORKS
+        same_unet = (point.steps, point.width, point.height) == (base.steps, base.width, base.height)
+        return _OF_OTHER_NETWORKS if same_unet else _OF_OTHERS
 
     def _rows(self, point: Point) -> tuple[str, ...]:
         if point == self._options.base:

@@ -115,7 +115,7 @@ def frame(
     out: OutOption = None,
 ) -> None:
     """Measure whole frames, from uint8 in host memory to uint8 in host memory: how many, and how late."""
-    _measure_bundle(("limits", "frame"), bundle, plans, backends, samples, autoencoder, out)
+    _measure_bundle(("limits", "frame", "latency"), bundle, plans, backends, samples, autoencoder, out)
 
 
 @bench.command()

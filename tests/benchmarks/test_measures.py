@@ -99,7 +99,14 @@ def errors_of(results: ResultsFile, name: str) -> Mapping[str, float | None]:
 def test_every_backend_of_the_cpu(tiny_bundle: Path, tmp_path: Path) -> None:
     results = ResultsFile()
     place = Place(tiny_bundle, None, None, kept=tmp_path)
-    measure(results, POINT, place, rows.ROWS, ("limits", "unet", "frame", "steadiness", "stages", "kernels"), EXTENT)
+    measure(
+        results,
+        POINT,
+        place,
+        rows.ROWS,
+        ("limits", "unet", "frame", "latency", "steadiness", "stages", "kernels"),
+        EXTENT,
+    )
     assert kinds_of(results, "kernel/") == {"torch": {"copy", "matmul"}}
     for name, most in (("unet_tick", 1e-5), ("frame", 1e-3)):
         assert errors_of(results, name).keys() == {"torch-eager", "onnxruntime"}
@@ -118,7 +125,7 @@ def test_every_form_of_tensorrt_on_an_emulated_gpu(tiny_bundle: Path, tmp_path: 
         build_emulated_plans(tiny_bundle, tmp_path, form, 2)
     results = ResultsFile()
     place = Place(tiny_bundle, tmp_path, GPU)
-    what = ("unet", "frame", "steadiness", "stages", "kernels")
+    what = ("unet", "frame", "latency", "steadiness", "stages", "kernels")
     measure(results, POINT, place, ("torch-eager", SPLIT, WHOLE), what, EXTENT)
     assert results.not_run == {}
     for name, most in (("unet_tick", 1e-4), ("frame", 1e-3)):

@@ -74,9 +74,9 @@ def test_start_up_then_what_prepares_then_point_after_point(tmp_path: Path) -> N
     results = read_results(outcome.path)
     assert [entry.name for entry in results.entries] == [
         "stage/startup",
-        "stage/limits_memory_unet_frame_steadiness_stages_kernels",
-        "stage/unet_frame_stages",
-        "stage/unet_frame_stages",
+        "stage/limits_memory_unet_frame_latency_steadiness_stages_kernels",
+        "stage/unet_frame",
+        "stage/unet_frame",
     ]
     assert results.not_run == {"whole": "it is not right"}
 
@@ -253,8 +253,8 @@ def test_on_a_gpu_plans_are_built_and_pytorch_compiles_ahead(tmp_path: Path, mon
     _, base, one, _, _, autoencoder = plan.jobs()
     assert base.rows == ROWS
     assert one.rows == ("torch-compile", "tensorrt-split", "tensorrt-overlap")
-    assert one.what == ("unet", "frame")  # all but the UNet is the base point's
-    assert autoencoder.what == ("frame", "stages")  # its UNet is the base point's
+    assert one.what == ("unet", "frame")
+    assert autoencoder.what == ("frame",)  # its UNet is the base point's
     on_two = SuitePlan(options_in(tmp_path, base=BASES["sd15"], axes=("base", "steps"), gpus=2), GPU).tasks()
     devices = [task.command[task.command.index("--device") + 1] for task in on_two if task.name.startswith("build")]
     assert devices == ["0", "0", "1", "0", "1"]  # of one point all on one

@@ -151,7 +151,7 @@ def test_the_suite_refuses_what_is_not_there(options: list[str], problem: str) -
     ("command", "what"),
     [
         ("unet", ("limits", "unet")),
-        ("frame", ("limits", "frame")),
+        ("frame", ("limits", "frame", "latency")),
         ("stages", ("limits", "stages")),
         ("kernels", ("limits", "kernels")),
         ("memory", ("memory",)),
