@@ -1,8 +1,8 @@
 """The suite: the base point with every backend, then one axis at a time, each point a process of its own.
 
 1. Start-up is measured, while nothing else runs: it leaves the base point's bundle and plans.
-2. The other bundles and plans are made, and PyTorch compiles, several processes at a time, on all GPUs in turns; what
-   failed, once more and one at a time, if it was not alone.
+2. The other bundles and plans are made, and PyTorch compiles, several processes at a time, each on the GPU on which its
+   point will be measured; what failed, once more and one at a time, if it was not alone.
 3. The points are measured, the base point first, each alone on its GPU; parts are written as they grow.
 4. The parts become one results file.
 
@@ -15,20 +15,22 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 
 from live2diff_trt.benchmarks.our_commands import build_command, export_command
 from live2diff_trt.benchmarks.point import AXES, BASES, Point, choose_points
 from live2diff_trt.benchmarks.results_file import RESULTS_FOLDER, ResultsFile
 from live2diff_trt.benchmarks.rows import ROWS, SPLIT, TENSORRT_ROWS, best_rows, choose_builders, choose_rows
+from live2diff_trt.benchmarks.suite_gpus import share_gpus
 from live2diff_trt.benchmarks.suite_parts import WHAT_PLANS_ARE_MADE_BY, fingerprint_run, hash_sources, read_part
 from live2diff_trt.benchmarks.suite_process import Job
-from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, RunCommand, Task, run_tasks
+from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, RunTask, Task, run_tasks
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.gpu import Gpu
 
 _STARTUP = "startup"
 _OF_BASE = ("limits", "memory", "unet", "frame", "latency", "steadiness", "stages", "kernels")
+_LOAD_OF_BASE = 3.0
+"""As long as so many others it takes."""
 _OF_OTHERS = ("unet", "frame")
 _OF_OTHER_NETWORKS = ("frame",)
 """The UNet is the base point's."""
@@ -90,7 +92,7 @@ def run_suite(
     options: SuiteOptions,
     gpu: Gpu | None,
     *,
-    run: RunCommand | None = None,
+    run: RunTask | None = None,
     kill: Callable[[], None] = lambda: None,
     show: Callable[[str], None] = lambda _: None,
 ) -> SuiteOutcome:
@@ -111,16 +113,16 @@ def run_suite(
         kill = processes.kill
     results = ResultsFile()
 
-    def run_and_show(name: str, command: list[str]) -> str | None:
-        show(name)
-        problem = run(name, command)
+    def run_and_show(task: Task) -> str | None:
+        show(task.name)
+        problem = run(task)
         if problem is not None:
-            show(f"{name} failed: {problem}")
+            show(f"{task.name} failed: {problem}")
         return problem
 
     startup, *jobs = plan.jobs()
     plan.forget_compiled(startup)
-    problem = _measure(startup, run_and_show)
+    problem = _measure(startup, 0, run_and_show)
     if problem is not None:  # everything stands on it
         raise MeasurementError(f"measuring start-up failed: {problem}", f"See {options.work / 'logs'}, and start again")
 
@@ -131,11 +133,15 @@ def run_suite(
     if preparing and options.jobs > 1:  # side by side they may have wanted more memory than there is
         preparing = prepare(1)
 
-    def measure(job: Job) -> str | None:
-        missing = [task for task in plan.needs(job) if task in preparing]
-        return f"{missing[0]}: {preparing[missing[0]]}" if missing else _measure(job, run_and_show)
+    by_name = {_name(job): job for job in jobs}
 
-    failed = _share_gpus(measure, jobs, options.gpus, kill)
+    def measure(task: Task) -> str | None:
+        job = by_name[task.name]
+        missing = [name for name in plan.needs(job) if name in preparing]
+        return f"{missing[0]}: {preparing[missing[0]]}" if missing else _measure(job, task.gpu_index, run_and_show)
+
+    points = [Task(name, job.command, (), plan.gpu_of(job.point)) for name, job in by_name.items()]
+    failed = run_tasks(points, options.gpus, measure, kill, alone_on_gpu=True)
     _assemble(results, [startup, *jobs])
     results.not_run.update(failed)
     path = results.write(options.out)
@@ -157,6 +163,8 @@ class SuitePlan:
         settings = [options.base.to_json(), options.axes, options.rows, measured]
         self._fingerprint = fingerprint_run(settings)
         self._points = choose_points(options.base, options.axes)
+        loads = [_LOAD_OF_BASE if point == options.base else 1.0 for point in self._points]
+        self._gpus = dict(zip(self._points, share_gpus(loads, options.gpus), strict=True))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -185,31 +193,34 @@ class SuitePlan:
         """Return what prepares all points and was not done yet, what others need first."""
         exports = {self._export_name(point): export_command(point, self._bundle(point)) for point in self._points}
         tasks = [Task(name, command) for name, command in exports.items()]
-        for index, point in enumerate(self._points):
-            export, on_gpu = (self._export_name(point),), index % self._options.gpus
+        for point in self._points:
+            export, gpu_index = (self._export_name(point),), self.gpu_of(point)
             rows = choose_rows(self._rows(point), self._gpu).rows
             for row in choose_builders(rows):
-                bundle, plans = self._bundle(point), self._made / "plans"
-                command = build_command(point, bundle, plans, row, opened=True, gpu_index=on_gpu)
-                tasks.append(Task(f"build {row} {point.name}", command, export))
+                command = build_command(point, self._bundle(point), self._made / "plans", row, opened=True)
+                tasks.append(Task(f"build {row} {point.name}", command, export, gpu_index))
             if "torch-compile" in rows:
-                job = replace(self._job(point, (), ("torch-compile",), Path()), gpu_index=on_gpu)
-                tasks.append(Task(f"compile {point.name}", job.command, export))
+                job = self._job(point, (), ("torch-compile",), Path())
+                tasks.append(Task(f"compile {point.name}", job.command, export, gpu_index))
         return self._without_done(tasks)
+
+    def gpu_of(self, point: Point) -> int:
+        """Return the index of the GPU that a point has."""
+        return self._gpus[point]
 
     def needs(self, job: Job) -> list[str]:
         """Return the names of the tasks that a job needs."""
         names = [self._export_name(job.point), f"compile {job.point.name}"]
         return [*names, *(f"build {row} {job.point.name}" for row in TENSORRT_ROWS)]
 
-    def marking(self, run: RunCommand) -> RunCommand:
+    def marking(self, run: RunTask) -> RunTask:
         """Return what runs a task and remembers that it was done."""
 
-        def run_and_mark(name: str, command: list[str]) -> str | None:
-            problem = run(name, command)
+        def run_and_mark(task: Task) -> str | None:
+            problem = run(task)
             if problem is None:
-                self._mark(name).parent.mkdir(parents=True, exist_ok=True)
-                self._mark(name).touch()
+                self._mark(task.name).parent.mkdir(parents=True, exist_ok=True)
+                self._mark(task.name).touch()
             return problem
 
         return run_and_mark
@@ -265,33 +276,14 @@ class SuitePlan:
         return self._made / "done" / task.replace(" ", "-")
 
 
-def _measure(job: Job, run: RunCommand) -> str | None:
+def _measure(job: Job, gpu_index: int, run: RunTask) -> str | None:
     """Measure what a job says and its part does not hold yet; return why it failed, or None."""
     if not _find_unmeasured(job):
         return None
-    problem = run(f"measure {_name(job)}", job.command)
+    problem = run(Task(f"measure {_name(job)}", job.command, (), gpu_index))
     if problem is None and (unmeasured := _find_unmeasured(job)):
         return f"it left no {', '.join(unmeasured)} in {job.part}"
     return problem
-
-
-def _share_gpus(
-    measure: Callable[[Job], str | None], jobs: Sequence[Job], gpus: int, kill: Callable[[], None]
-) -> dict[str, str]:
-    """Measure every job alone on a GPU, as many at a time as there are; return why some failed, by name."""
-    by_name = {_name(job): job for job in jobs}
-    free = SimpleQueue[int]()
-    for index in range(gpus):
-        free.put(index)
-
-    def measure_on_one(name: str, _: list[str]) -> str | None:
-        index = free.get()
-        try:
-            return measure(replace(by_name[name], gpu_index=index))
-        finally:
-            free.put(index)
-
-    return run_tasks([Task(name, job.command) for name, job in by_name.items()], gpus, measure_on_one, kill)
 
 
 def _find_unmeasured(job: Job) -> list[str]:

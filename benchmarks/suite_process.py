@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from live2diff_trt.benchmarks.rows import find_gpu
 
 logger = logging.getLogger(__name__)
 
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PATHS = ("bundle", "plans", "kept", "part", "clip")
 
 
@@ -37,7 +35,6 @@ class Job:
         fingerprint: of the run.
         clip, quality: of the measure of that name: a video, and options as ``bench_quality.read_named_options`` reads
             them.
-        gpu_index: of those that this machine shows, the one that is used.
     """
 
     point: Point
@@ -52,7 +49,6 @@ class Job:
     fingerprint: str
     clip: Path | None = None
     quality: tuple[str, ...] = ()
-    gpu_index: int = 0
 
     @property
     def command(self) -> list[str]:
@@ -100,14 +96,6 @@ def run_job(job: Job) -> None:
     measure(results, job.point, place, job.rows, set(job.what).difference(measured), extent, keep)
 
 
-def see_one_gpu(index: int) -> None:
-    """Let this process see one GPU alone: of those that it would see, the one with that index. Before CUDA starts."""
-    visible = os.environ.get(_VISIBLE)
-    os.environ[_VISIBLE] = str(index) if visible is None else visible.split(",")[index]
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    job = Job.from_json(json.loads(sys.argv[1]))
-    see_one_gpu(job.gpu_index)
-    run_job(job)
+    run_job(Job.from_json(json.loads(sys.argv[1])))

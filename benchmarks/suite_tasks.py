@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from live2diff_trt.benchmarks.suite_gpus import see_one_gpu
+
 _NEEDS_FAILED = "what it needs was not made"
 
 
@@ -21,15 +23,17 @@ class Task:
         name: as messages and its log have it.
         command: that runs it.
         needs: names of tasks that come first.
+        gpu_index: of those that this machine shows, the one that the process sees.
     """
 
     name: str
     command: list[str]
     needs: tuple[str, ...] = ()
+    gpu_index: int = 0
 
 
-RunCommand = Callable[[str, list[str]], str | None]
-"""Runs a named command to its end; returns why it failed, or None."""
+RunTask = Callable[[Task], str | None]
+"""Runs a task to its end; returns why it failed, or None."""
 
 
 class ProcessRunner:
@@ -46,13 +50,14 @@ class ProcessRunner:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ending = False
 
-    def __call__(self, name: str, command: list[str]) -> str | None:
-        """Run a command to its end; return why it failed, with the last line of what it said, or None."""
+    def __call__(self, task: Task) -> str | None:
+        """Run a task to its end; return why it failed, with the last line of what it said, or None."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        path = self._logs / f"{name.replace(' ', '-')}.log"
+        path = self._logs / f"{task.name.replace(' ', '-')}.log"
+        environment = {**self._environment, **see_one_gpu(task.gpu_index)}
         with (
             path.open("w", encoding="utf-8") as log,
-            subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self._environment) as process,
+            subprocess.Popen(task.command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process,
         ):
             self._running.add(process)
             if self._ending:
@@ -77,20 +82,34 @@ class ProcessRunner:
 
 
 def run_tasks(
-    tasks: Sequence[Task], jobs: int, run: RunCommand, kill: Callable[[], None] = lambda: None
+    tasks: Sequence[Task],
+    jobs: int,
+    run: RunTask,
+    kill: Callable[[], None] = lambda: None,
+    *,
+    alone_on_gpu: bool = False,
 ) -> dict[str, str]:
-    """Run all tasks, up to ``jobs`` at a time, those named first before others; return why some failed, by name.
+    """Run all tasks, those named first before others.
 
-    ``kill`` is called if this is interrupted: it is to end what runs.
+    Args:
+        tasks: what is run.
+        jobs: how many run at a time.
+        run: runs one.
+        kill: is called if this is interrupted, and is to end what runs.
+        alone_on_gpu: whether a task waits until no other one has its GPU.
+
+    Returns:
+        Why some failed, by name.
     """
     waiting, failed, done = list(tasks), dict[str, str](), set[str]()
     running: dict[Future[str | None], Task] = {}
     with ThreadPoolExecutor(jobs) as pool, _ending(kill):
         while True:
-            ready = [task for task in waiting if done.issuperset(task.needs)][: jobs - len(running)]
-            for task in ready:
-                waiting.remove(task)
-                running[pool.submit(run, task.name, task.command)] = task
+            for task in [task for task in waiting if done.issuperset(task.needs)]:
+                busy = {one.gpu_index for one in running.values()} if alone_on_gpu else set()
+                if len(running) < jobs and task.gpu_index not in busy:
+                    waiting.remove(task)
+                    running[pool.submit(run, task)] = task
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:

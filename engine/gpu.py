@@ -12,22 +12,33 @@ from live2diff_trt.engine.errors import GpuError
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, as far as plans depend on it.
+    """A GPU, as far as plans and what is kept of them depend on it.
 
     Attributes:
         name: as the driver calls it.
         compute_capability: (major, minor).
         driver: version of the driver.
+        uuid: of this very card; empty where it does not matter which of its kind it is.
     """
 
     name: str
     compute_capability: tuple[int, int]
     driver: str
+    uuid: str = ""
 
     @property
     def slug(self) -> str:
         """Name and driver as a part of a file's name."""
-        return re.sub(r"[^a-z0-9.]+", "-", f"{self.name}-{self.driver}".lower()).strip("-")
+        return _as_file_name(f"{self.name}-{self.driver}")
+
+    @property
+    def card_slug(self) -> str:
+        """The same, and which card it is."""
+        return _as_file_name(f"{self.name}-{self.driver}-{self.uuid}")
+
+
+def _as_file_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
 def detect_gpu(device_id: int = 0) -> Gpu | None:
@@ -57,7 +68,9 @@ def detect_gpu(device_id: int = 0) -> Gpu | None:
         version = cuda.system.get_kernel_mode_driver_version()
     except missing_library:  # no NVML, as in some containers: the version of CUDA that the driver speaks tells less
         version = cuda.system.get_user_mode_driver_version()
-    return Gpu(str(device.name), (int(capability[0]), int(capability[1])), ".".join(map(str, version)))
+    return Gpu(
+        str(device.name), (int(capability[0]), int(capability[1])), ".".join(map(str, version)), str(device.uuid)
+    )
 
 
 def _count_devices(driver: Any) -> int:

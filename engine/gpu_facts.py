@@ -20,10 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class GpuFacts:
-    """The cache files of one set of plans on one GPU with one driver."""
+    """The cache files of one set of plans on one GPU with one driver.
+
+    Sizes are the same on all GPUs of a kind. Compiled kernels are kept by the card: TensorRT-RTX 1.6.1 takes none that
+    were compiled beside another one.
+    """
 
     def __init__(self, folder: Path, gpu: Gpu) -> None:
-        self._runtime_caches = folder / f"runtime_caches-{gpu.slug}.cache"
+        self._runtime_caches = folder / f"runtime_caches-{gpu.card_slug}.cache"
         self._measured = folder / f"measured-{gpu.slug}.cache"
 
     def load_runtime_caches(self) -> dict[str, bytes]:

@@ -90,6 +90,10 @@ class PlanRuntime:
     Args:
         flavour: what the plans were built with.
         runtime_caches: what ``serialise_caches`` gave in an earlier process.
+
+    Attributes:
+        compiles: whether RTX had to compile for some plan: nothing was saved of its structure, or something that it
+            does not take. Then it is worth saving what ``serialise_caches`` gives.
     """
 
     def __init__(self, flavour: Flavour, runtime_caches: Mapping[str, bytes]) -> None:
@@ -97,6 +101,8 @@ class PlanRuntime:
         self._logger, self._messages = make_logger(flavour)
         self._runtime = flavour.module.Runtime(self._logger)
         self._saved_caches = runtime_caches
+        self._is_refusal_told = False
+        self.compiles = False
         self._caches: dict[str, Any] = {}
         self._making_cache = Lock()
         self._plans: list[Plan] = []
@@ -163,9 +169,18 @@ class PlanRuntime:
 
     def _make_cache(self, config: Any, saved: bytes | None) -> Any:
         cache = config.create_runtime_cache()
-        if saved is not None and not cache.deserialize(saved):
-            logger.warning("a saved runtime cache is not this TensorRT's; kernels are compiled again")
+        if saved is None:
+            self.compiles = True
+        elif not cache.deserialize(saved):
+            self._tell_of_refusal()
+            self.compiles = True
         return cache
+
+    def _tell_of_refusal(self) -> None:
+        """Say it once: where one is refused, all are."""
+        if not self._is_refusal_told:
+            logger.warning("saved kernels are another GPU's, or another TensorRT's: they are compiled anew and kept")
+        self._is_refusal_told = True
 
 
 def _describe_tensors(engine: Any, flavour: Flavour) -> list[PlanTensor]:

@@ -77,11 +77,9 @@ def open_unet(
     """
     with ExitStack() as opened:
         memory = opened.enter_context(DeviceMemory(device_id, PRIORITIES["denoise"]))
-        runtime_caches = facts.load_runtime_caches()
-        runtime = opened.enter_context(PlanRuntime(flavour, runtime_caches))
+        runtime = opened.enter_context(PlanRuntime(flavour, facts.load_runtime_caches()))
         plans = _open_plans(runtime, stored, device_id)
-        if not runtime_caches:  # they were lost after the plans were measured
-            keep_runtime_caches(runtime, facts)
+        keep_runtime_caches(runtime, facts)
         _share_scratch(memory, plans, measured, overlap=overlap)
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key
@@ -167,7 +165,6 @@ def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, devic
 
 
 def keep_runtime_caches(runtime: PlanRuntime, facts: GpuFacts) -> None:
-    """Keep what RTX compiled, so that the next process need not."""
-    caches = runtime.serialise_caches()
-    if caches:
-        facts.save_runtime_caches(caches)
+    """Keep what RTX compiled, if it did, so that the next process need not."""
+    if runtime.compiles:
+        facts.save_runtime_caches(runtime.serialise_caches())

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +16,10 @@ from live2diff_trt.benchmarks.point import BASES
 from live2diff_trt.benchmarks.results_file import ResultsFile, read_results
 from live2diff_trt.benchmarks.rows import ROWS
 from live2diff_trt.benchmarks.suite import SuiteOptions, SuitePlan, run_suite
+from live2diff_trt.benchmarks.suite_gpus import see_one_gpu, share_gpus
 from live2diff_trt.benchmarks.suite_parts import read_part, write_part
-from live2diff_trt.benchmarks.suite_process import Job, run_job, see_one_gpu
-from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, Task, run_tasks
+from live2diff_trt.benchmarks.suite_process import Job, run_job
+from live2diff_trt.benchmarks.suite_tasks import ProcessRunner, RunTask, Task, run_tasks
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.gpu import Gpu
@@ -40,22 +39,22 @@ class FakeProcesses:
         self.names: list[str] = []
         self.failing: set[str] = set()
 
-    def __call__(self, name: str, command: list[str]) -> str | None:
-        self.names.append(name)
-        if name in self.failing:
+    def __call__(self, task: Task) -> str | None:
+        self.names.append(task.name)
+        if task.name in self.failing:
             return "it ended with 1: out of memory"
-        if name.startswith("export"):
-            bundle = Path(command[-1])
+        if task.name.startswith("export"):
+            bundle = Path(task.command[-1])
             bundle.mkdir(parents=True, exist_ok=True)
             (bundle / "manifest.json").touch()
-        if name.startswith("measure"):
-            job = Job.from_json(json.loads(command[-1]))
+        if task.name.startswith("measure"):
+            job = Job.from_json(json.loads(task.command[-1]))
             results = ResultsFile()
             results.add_samples(f"stage/{'_'.join(job.what)}", "torch", None, job.point, [1.0])
             results.not_run["whole"] = "it is not right"
             write_part(job.part, job.fingerprint, job.what, results)
             if job.what == ("startup",):
-                self(f"export {job.point.bundle_name}", [str(job.bundle)])
+                self(Task(f"export {job.point.bundle_name}", [str(job.bundle)]))
                 self.names.pop()
         return None
 
@@ -83,10 +82,10 @@ def test_start_up_then_what_prepares_then_point_after_point(tmp_path: Path) -> N
 
 def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     class Interrupted(FakeProcesses):
-        def __call__(self, name: str, command: list[str]) -> str | None:
-            if name.startswith("measure t3"):
+        def __call__(self, task: Task) -> str | None:
+            if task.name.startswith("measure t3"):
                 raise KeyboardInterrupt
-            return super().__call__(name, command)
+            return super().__call__(task)
 
     first, second, third = Interrupted(), FakeProcesses(), FakeProcesses()
     with pytest.raises(KeyboardInterrupt):
@@ -124,11 +123,11 @@ def test_a_point_that_fails_leaves_the_others(tmp_path: Path) -> None:
 
 def test_what_a_point_measured_before_it_failed_is_kept(tmp_path: Path) -> None:
     class HalfDone(FakeProcesses):
-        def __call__(self, name: str, command: list[str]) -> str | None:
-            if not name.startswith("measure t1"):
-                return super().__call__(name, command)
-            job = Job.from_json(json.loads(command[-1]))
-            super().__call__(name, [json.dumps(replace(job, what=job.what[:1]).to_json())])
+        def __call__(self, task: Task) -> str | None:
+            if not task.name.startswith("measure t1"):
+                return super().__call__(task)
+            job = Job.from_json(json.loads(task.command[-1]))
+            super().__call__(replace(task, command=[json.dumps(replace(job, what=job.what[:1]).to_json())]))
             return "it ended with 1: out of memory"
 
     outcome = run_suite(options_in(tmp_path), None, run=HalfDone())
@@ -172,31 +171,37 @@ def test_points_share_the_gpus(tmp_path: Path) -> None:
     seen: dict[str, int] = {}
 
     class OnTwo(FakeProcesses):
-        def __call__(self, name: str, command: list[str]) -> str | None:
-            if name.startswith("measure"):
-                job = Job.from_json(json.loads(command[-1]))
-                seen[job.part.stem.partition("-")[0]] = job.gpu_index
+        def __call__(self, task: Task) -> str | None:
+            if task.name.startswith("measure"):
+                seen[task.name.split()[1].partition("-")[0]] = task.gpu_index
                 if len(seen) in (2, 3):  # after start-up
                     together.wait()
-            return super().__call__(name, command)
+            return super().__call__(task)
 
     processes = OnTwo()
     outcome = run_suite(options_in(tmp_path, gpus=2), None, run=processes)
     assert outcome.failed == {}
-    assert seen["startup"] == 0
-    assert {seen["t2"], seen["t1"]} == {0, 1}
+    assert seen == {"startup": 0, "t2": 0, "t1": 1, "t3": 1, "t4": 1}  # the base point takes as long as the others
     assert [entry.steps for entry in outcome.results.entries] == [2, 2, 1, 3, 4]
+
+
+def test_loads_are_shared_alike() -> None:
+    assert share_gpus([3, 1, 1, 1, 1, 1, 1, 1], 2) == [0, 1, 1, 1, 0, 1, 0, 1]
+    assert share_gpus([3, 1, 1], 1) == [0, 0, 0]
+    assert share_gpus([], 2) == []
 
 
 @pytest.mark.parametrize(("visible", "index", "seen"), [(None, 1, "1"), ("3,5", 1, "5"), ("7", 0, "7")])
 def test_a_process_sees_one_of_the_gpus(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, index: int, seen: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, index: int, seen: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # set once, so that it is put back
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    see_one_gpu(index)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+    program = "import os, sys; sys.exit(os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert see_one_gpu(index) == {"CUDA_VISIBLE_DEVICES": seen}
+    run = ProcessRunner(tmp_path, {})
+    assert run(Task("look", [sys.executable, "-c", program], gpu_index=index)) == f"it ended with 1: {seen}"
 
 
 def test_nothing_is_prepared_if_start_up_failed(tmp_path: Path) -> None:
@@ -225,9 +230,9 @@ def test_what_could_not_be_prepared_beside_others_is_tried_alone(tmp_path: Path)
     class Crowded(FakeProcesses):
         """Lacks memory for an export the first time."""
 
-        def __call__(self, name: str, command: list[str]) -> str | None:
+        def __call__(self, task: Task) -> str | None:
             self.failing = {export} - set(self.names)
-            return super().__call__(name, command)
+            return super().__call__(task)
 
     processes = Crowded()
     outcome = run_suite(options_in(tmp_path, axes=("base", "sizes"), jobs=8), None, run=processes)
@@ -256,16 +261,12 @@ def test_on_a_gpu_plans_are_built_and_pytorch_compiles_ahead(tmp_path: Path, mon
     assert one.what == ("unet", "frame")
     assert autoencoder.what == ("frame",)  # its UNet is the base point's
     on_two = SuitePlan(options_in(tmp_path, base=BASES["sd15"], axes=("base", "steps"), gpus=2), GPU).tasks()
-    devices = [task.command[task.command.index("--device") + 1] for task in on_two if task.name.startswith("build")]
-    assert devices == ["0", "0", "1", "0", "1"]  # of one point all on one
-    assert [json.loads(task.command[-1])["gpu_index"] for task in on_two if task.name.startswith("compile")] == [
-        0,
-        1,
-        0,
-        1,
-    ]
+    indices = {task.name.partition("-sd15")[0]: task.gpu_index for task in on_two if task.name[:6] != "export"}
+    assert {name for name, index in indices.items() if index == 0} == {
+        *("build tensorrt-split t2", "build tensorrt-whole t2", "compile t2")
+    }  # where the base point is measured
     done = plan.marking(lambda *_: None)
-    done(build.name, build.command)
+    done(build)
     assert build.name not in [task.name for task in plan.tasks()]
 
 
@@ -293,11 +294,11 @@ def test_tasks_wait_for_what_they_need() -> None:
     together = threading.Barrier(2, timeout=20)
     order: list[str] = []
 
-    def run(name: str, _: list[str]) -> str | None:
-        if name in ("a", "b"):
+    def run(task: Task) -> str | None:
+        if task.name in ("a", "b"):
             together.wait()  # both at a time
-        order.append(name)
-        return "it broke" if name == "b" else None
+        order.append(task.name)
+        return "it broke" if task.name == "b" else None
 
     tasks = [Task("after a", [], ("a",)), Task("after b", [], ("b",)), Task("a", []), Task("b", [])]
     assert run_tasks(tasks, 2, run) == {"b": "it broke", "after b": "what it needs was not made"}
@@ -305,13 +306,31 @@ def test_tasks_wait_for_what_they_need() -> None:
     assert run_tasks([], 1, run) == {}
 
 
+def test_tasks_may_want_a_gpu_alone() -> None:
+    busy: set[int] = set()
+    most = 0
+
+    def run(task: Task) -> str | None:
+        nonlocal most
+        assert task.gpu_index not in busy
+        busy.add(task.gpu_index)
+        most = max(most, len(busy))
+        time.sleep(0.02)
+        busy.remove(task.gpu_index)
+        return None
+
+    tasks = [Task(f"{number}", [], (), number // 3) for number in range(6)]
+    assert run_tasks(tasks, 4, run, alone_on_gpu=True) == {}
+    assert most == 2
+
+
 def test_an_interruption_ends_what_runs(tmp_path: Path) -> None:
     runner = ProcessRunner(tmp_path, {})
 
-    def run(name: str, command: list[str]) -> str | None:
-        if name == "interrupt":
+    def run(task: Task) -> str | None:
+        if task.name == "interrupt":
             raise KeyboardInterrupt
-        return runner(name, command)
+        return runner(task)
 
     began = time.monotonic()
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -329,8 +348,8 @@ def test_an_interruption_ends_what_runs(tmp_path: Path) -> None:
     ],
 )
 def test_a_process_that_fails_says_why(tmp_path: Path, program: str, problem: str | None) -> None:
-    runner: Callable[[str, list[str]], str | None] = ProcessRunner(tmp_path / "logs", {"GREETING": "hello"})
-    assert runner("measure base", [sys.executable, "-c", program]) == problem
+    runner: RunTask = ProcessRunner(tmp_path / "logs", {"GREETING": "hello"})
+    assert runner(Task("measure base", [sys.executable, "-c", program])) == problem
     assert (tmp_path / "logs" / "measure-base.log").is_file()
 
 

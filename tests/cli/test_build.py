@@ -160,7 +160,7 @@ def graphs() -> Iterator[GraphCache]:
 @pytest.fixture
 def bench(tiny_bundle: Path, tmp_path: Path, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch) -> Bench:
     gpu = install_emulated_gpu(monkeypatch, graphs)
-    monkeypatch.setattr(runtime_verify, "PlanRuntime", lambda *_: EmulatedPlanRuntime(gpu, graphs))
+    monkeypatch.setattr(runtime_verify, "PlanRuntime", lambda _, caches: EmulatedPlanRuntime(gpu, graphs, caches))
     monkeypatch.setattr(engine_build, "build_plan", build_emulated_plan)
     monkeypatch.setattr(cli_build, "detect_gpu", lambda _: GPU)
     monkeypatch.setattr(cli_build, "choose_flavour", lambda *_: (FLAVOUR, "it is emulated"))

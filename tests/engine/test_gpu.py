@@ -46,7 +46,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         )
 
         def device(index: int) -> SimpleNamespace:
-            return SimpleNamespace(name=f"NVIDIA Test {index}", compute_capability=(8, 9))
+            return SimpleNamespace(name=f"NVIDIA Test {index}", compute_capability=(8, 9), uuid=f"a{index}-b")
 
         modules: dict[str, dict[str, Any]] = {
             "cuda.core": {"Device": device, "system": system},
@@ -65,13 +65,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_gpu_is_described(machine: Any) -> None:
     machine(2)
-    assert detect_gpu() == Gpu("NVIDIA Test 0", (8, 9), "580.65.6")
-    assert detect_gpu(1) == Gpu("NVIDIA Test 1", (8, 9), "580.65.6")
+    assert detect_gpu() == Gpu("NVIDIA Test 0", (8, 9), "580.65.6", "a0-b")
+    assert detect_gpu(1) == Gpu("NVIDIA Test 1", (8, 9), "580.65.6", "a1-b")
 
 
 def test_without_nvml_the_driver_is_known_by_its_cuda(machine: Any) -> None:
     machine(1, nvml=False)
-    assert detect_gpu() == Gpu("NVIDIA Test 0", (8, 9), "13.0")
+    assert detect_gpu() == Gpu("NVIDIA Test 0", (8, 9), "13.0", "a0-b")
 
 
 @pytest.mark.parametrize("state", [{"driver": False}, {"init": CUresult.CUDA_ERROR_NO_DEVICE}, {}])
@@ -99,7 +99,9 @@ def test_without_cuda_core_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_gpu_names_files() -> None:
-    assert Gpu("NVIDIA GeForce RTX 4090 / x", (8, 9), "580.65.06").slug == "nvidia-geforce-rtx-4090-x-580.65.06"
+    gpu = Gpu("NVIDIA GeForce RTX 4090 / x", (8, 9), "580.65.06", "1f00-A2")
+    assert gpu.slug == "nvidia-geforce-rtx-4090-x-580.65.06"
+    assert gpu.card_slug == "nvidia-geforce-rtx-4090-x-580.65.06-1f00-a2"
 
 
 @pytest.mark.gpu
@@ -108,4 +110,5 @@ def test_the_gpu_of_this_machine() -> None:
     assert gpu is not None
     assert gpu.name
     assert gpu.compute_capability >= (7, 5)
+    assert len(gpu.uuid) >= 32
     assert gpu.driver.count(".") >= 1

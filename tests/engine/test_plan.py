@@ -14,6 +14,7 @@ from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.plan import PlanRuntime
 
 DAMAGED = b"damaged"
+OF_ANOTHER_CARD = b"compiled on another card"
 PLANS = {f"segment_{number:03}": DAMAGED if number % 3 == 0 else b"a plan" for number in range(24)}
 
 
@@ -34,6 +35,8 @@ class MadeUpCache:
 
     def deserialize(self, saved: bytes) -> bool:
         """Take what was saved."""
+        if saved == OF_ANOTHER_CARD:
+            return False
         self.loaded = saved
         return True
 
@@ -133,6 +136,30 @@ def test_what_was_compiled_is_found_again_by_the_structure() -> None:
         "gone": b"of none",  # of a plan that was not opened
     }
     assert [cache.loaded for cache in rtx.caches] == [b"of another", b"of one", None]
+
+
+@pytest.mark.parametrize(
+    ("saved", "compiles"),
+    [({"one": b"of one", "other": b"of another"}, False), ({"one": b"of one"}, True), ({}, True)],
+)
+def test_it_is_known_whether_something_was_compiled(saved: dict[str, bytes], compiles: bool) -> None:
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), saved) as runtime:
+        assert not runtime.compiles
+        for structure in ("one", "other"):
+            runtime.open(structure, b"a plan", structure)
+        assert runtime.compiles is compiles
+
+
+def test_what_another_card_compiled_is_compiled_anew_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    saved = dict.fromkeys(("one", "other"), OF_ANOTHER_CARD)
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), saved) as runtime:
+        for structure in saved:
+            runtime.open(structure, b"a plan", structure)
+        assert runtime.compiles
+        assert runtime.serialise_caches() == dict.fromkeys(saved, b"compiled for 1 plans")
+    assert [record.message for record in caplog.records] == [
+        "saved kernels are another GPU's, or another TensorRT's: they are compiled anew and kept"
+    ]
 
 
 def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:

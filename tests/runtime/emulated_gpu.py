@@ -93,7 +93,7 @@ def install_emulated_gpu(patch: pytest.MonkeyPatch, graphs: GraphCache) -> Emula
             return EmulatedBuffer(gpu.pinned, size)
 
     def open_runtime(flavour: Flavour, runtime_caches: Mapping[str, bytes]) -> EmulatedPlanRuntime:
-        return EmulatedPlanRuntime(gpu, graphs)
+        return EmulatedPlanRuntime(gpu, graphs, runtime_caches)
 
     def open_device(device_id: int = 0) -> Any:
         return gpu

@@ -169,11 +169,16 @@ class EmulatedPlan:
 
 
 class EmulatedPlanRuntime:
-    """Opens plans as ``engine.plan.PlanRuntime`` does."""
+    """Opens plans as ``engine.plan.PlanRuntime`` does.
 
-    def __init__(self, gpu: EmulatedGpu, graphs: GraphCache) -> None:
+    Attributes:
+        compiles: whether what was saved is not what this compiles.
+    """
+
+    def __init__(self, gpu: EmulatedGpu, graphs: GraphCache, runtime_caches: Mapping[str, bytes]) -> None:
         self._gpu = gpu
         self._graphs = graphs
+        self.compiles = runtime_caches != self.serialise_caches()
 
     def open(self, name: str, plan: bytes, structure: str) -> EmulatedPlan:
         """Open a plan, in a thread in which the device is current."""

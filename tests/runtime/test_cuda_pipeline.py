@@ -16,6 +16,7 @@ import pytest
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.errors import PlanError
+from live2diff_trt.engine.gpu_facts import GpuFacts
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.cuda_session import estimate_for
@@ -355,4 +356,14 @@ def test_plans_are_measured_once(bench: Bench, gpu: EmulatedGpu, monkeypatch: py
         raise AssertionError("they were measured before")
 
     monkeypatch.setattr("live2diff_trt.runtime.unet_session._measure_plans", refuse)
+    monkeypatch.setattr(GpuFacts, "save_runtime_caches", refuse)
     bench.stream("split", 2).close()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_kernels_that_are_of_no_use_are_replaced(bench: Bench) -> None:
+    bench.stream("split", 2).close()
+    facts = bench.plans["split", 2].facts(GPU)
+    facts.save_runtime_caches({"all": b"compiled on another card"})
+    bench.stream("split", 2).close()
+    assert facts.load_runtime_caches() == {"all": b"compiled"}

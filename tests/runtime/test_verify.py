@@ -39,7 +39,7 @@ def split_plans(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, graphs: GraphCache) -> EmulatedGpu:
     gpu = install_emulated_gpu(monkeypatch, graphs)
-    monkeypatch.setattr(verify, "PlanRuntime", lambda *_: EmulatedPlanRuntime(gpu, graphs))
+    monkeypatch.setattr(verify, "PlanRuntime", lambda _, caches: EmulatedPlanRuntime(gpu, graphs, caches))
     return gpu
 
 
