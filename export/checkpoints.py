@@ -22,12 +22,15 @@ from live2diff_trt.export.depth_files import depth_files, load_depth, read_depth
 from live2diff_trt.export.errors import CheckpointError
 from live2diff_trt.export.locate import Located
 from live2diff_trt.export.lora import Lora, merge_into_text_encoder, merge_into_unet, read_lora
+from live2diff_trt.export.model_files import BaseNetwork
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.spatial_unet import build_spatial_unet
 from live2diff_trt.export.text_files import build_from_weights, read_tokenizer, replace_text_weights, tokenizer_files
 from live2diff_trt.export.weights_source import Part
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.model.weights import check_keys, load_unet
+
+_BASE_NETWORKS: dict[Part, BaseNetwork] = {"unet": "unet", "autoencoder": "vae", "text_encoder": "text_encoder"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class CheckpointWeights:
             yield from self._describe_merged(part)
 
     def _describe_merged(self, part: Part) -> Iterator[dict[str, Any]]:
-        yield from _record("base", self.base, self._base_model().files("vae" if part == "autoencoder" else part))
+        yield from _record("base", self.base, self._base_model().files(_BASE_NETWORKS[part]))
         if part == "unet":
             yield from _record("motion", self.motion, (self.motion.path,))
         if self.dreambooth is not None:
