@@ -49,6 +49,9 @@ def export(
     dreambooth: Annotated[str | None, typer.Option(help="A style's single file, in the LDM layout.")] = None,
     lora: Annotated[list[str] | None, typer.Option(help="A style's LoRA, FILE or FILE:SCALE; may be repeated.")] = None,
     lcm_lora: Annotated[str | None, typer.Option(help="The LCM-LoRA, merged last, at 1.0.")] = None,
+    textual_inversion: Annotated[
+        list[str] | None, typer.Option(help="An embedding for prompts, FILE or FILE:TOKEN; may be repeated.")
+    ] = None,
     lora_alpha: Annotated[
         LoraAlpha, typer.Option(help="Whether alpha / rank scales a style's LoRA, or W += scale * up * down.")
     ] = LoraAlpha.apply,
@@ -70,7 +73,18 @@ def export(
     """Write a self-describing bundle: ONNX graphs, weights, tokenizer, manifest."""
     changes = _read_changes(size, step_list, dtype)  # what can't be had is refused before heavy packages are imported
     names = CheckpointOptions(
-        base, motion, dreambooth, tuple(lora or ()), lcm_lora, vae, depth, tokenizer, lora_alpha, offline, style
+        base,
+        motion,
+        dreambooth,
+        tuple(lora or ()),
+        lcm_lora,
+        tuple(textual_inversion or ()),
+        vae,
+        depth,
+        tokenizer,
+        lora_alpha,
+        offline,
+        style,
     )
     names.refuse_contradictions(random_weights)
     chosen = _find_preset(preset)

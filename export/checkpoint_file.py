@@ -32,7 +32,7 @@ def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, Tenso
         return _read_safetensors(path, wanted)
     return {
         key: value
-        for key, value in _unwrap(_read_pickled(path)).items()
+        for key, value in _unwrap(read_pickled(path)).items()
         if isinstance(key, str) and key.startswith(wanted) and isinstance(value, Tensor)
     }
 
@@ -78,7 +78,8 @@ def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor
         raise CheckpointError(f"{path} can't be read as safetensors ({error})", "Fetch it again, whole") from error
 
 
-def _read_pickled(path: Path) -> Mapping[Any, Any]:
+def read_pickled(path: Path) -> Mapping[Any, Any]:
+    """Return what a pickled file holds, as stored; raise CheckpointError if that is no table, or holds code."""
     try:
         # Mapped where the format allows it: a file of many gigabytes is mostly not looked at.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from live2diff_trt.export.checkpoint_file import find_only_weights_file
-from live2diff_trt.export.checkpoints import CheckpointWeights, ScaledLora
+from live2diff_trt.export.checkpoints import CheckpointWeights, NamedInversion, ScaledLora
 from live2diff_trt.export.errors import CheckpointError, StyleError
 from live2diff_trt.export.locate import Located, locate
 from live2diff_trt.export.model_files import BaseNetwork, ChooseFiles, choose_base, choose_network, choose_single
@@ -34,6 +34,7 @@ class CheckpointNames:
         vae: a model, ``taesd``, or ``kl``, which is the base's own; None: the preset's.
         depth: a model, ``midas`` or ``depth-anything``; None: the preset's.
         loras: (model, scale), in the order of merging.
+        textual_inversions: (model, token), in the order of their ids; None: the token that the file names.
         apply_lora_alpha: False merges style LoRAs as ``W += scale · up · down``.
         offline: contact nobody.
         prompt_template: what a prompt is put into.
@@ -46,6 +47,7 @@ class CheckpointNames:
     dreambooth: str | None = None
     loras: tuple[tuple[str, float], ...] = ()
     lcm_lora: str | None = None
+    textual_inversions: tuple[tuple[str, str | None], ...] = ()
     tokenizer: str | None = None
     apply_lora_alpha: bool = True
     offline: bool = False
@@ -70,6 +72,10 @@ def locate_checkpoints(names: CheckpointNames, preset: Preset) -> CheckpointWeig
             for model, scale in names.loras
         ),
         lcm_lora=None if names.lcm_lora is None else _locate_file(names.lcm_lora, "LCM-LoRA", offline),
+        textual_inversions=tuple(
+            NamedInversion(_locate_file(model, "textual inversion", offline), token)
+            for model, token in names.textual_inversions
+        ),
         prompt_template=names.prompt_template,
     )
 

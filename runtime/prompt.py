@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.bundle.learned_tokens import name_all_vectors
 from live2diff_trt.bundle.manifest import PROMPT_PLACE, TOKENIZER_FILE, Bundle
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ class PromptTokenizer:
     def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
+        self._learned = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         self._template = bundle.manifest.prompt_template
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
@@ -28,6 +30,7 @@ class PromptTokenizer:
         Warns where the prompt is too long, and says what was cut.
         """
         text = self._template.replace(PROMPT_PLACE, prompt)
+        text = name_all_vectors(text, self._tokenizer.encode(text).tokens, self._learned)
         encoding = self._tokenizer.encode(text)
         ids = list(encoding.ids)
         end = ids[-1]

@@ -54,6 +54,7 @@ STYLE = {
         "lora_list": [{"lora": "models/lines.safetensors", "lora_alpha": 0.6}, {"lora": "models/more.safetensors"}],
         "clip_skip": 2,
         "vae": "taesd",
+        "text_embedding_dict": {"<ink>": "models/ink.pt", "<paper>": "someone/paper"},
     },
 }
 
@@ -61,8 +62,8 @@ STYLE = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "models").mkdir()
-    for name in ("style", "lines"):
-        (tmp_path / "models" / f"{name}.safetensors").touch()
+    for name in ("style.safetensors", "lines.safetensors", "ink.pt"):
+        (tmp_path / "models" / name).touch()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
     return tmp_path
 
@@ -85,6 +86,7 @@ def test_a_style_is_read_over_its_base(folder: Path, monkeypatch: pytest.MonkeyP
         dreambooth=str(folder / "models" / "style.safetensors"),
         vae="taesd",
         loras=((str(folder / "models" / "lines.safetensors"), 0.6), ("models/more.safetensors", 1.0)),
+        textual_inversions=((str(folder / "models" / "ink.pt"), "<ink>"), ("someone/paper", "<paper>")),
         clip_skip=2,
         prompt_template="{}, flat colours",
         step_list=(30, 36, 42),
@@ -95,7 +97,8 @@ def test_a_style_is_read_over_its_base(folder: Path, monkeypatch: pytest.MonkeyP
 def test_what_a_style_leaves_out_has_the_public_projects_defaults(tmp_path: Path) -> None:
     (tmp_path / "style.yaml").write_text("prompt: '{}, ink'\n")
     style = read_style(tmp_path / "style.yaml")
-    assert (style.clip_skip, style.prompt_template, style.step_list, style.loras) == (1, "{}, ink", None, ())
+    assert (style.clip_skip, style.prompt_template, style.step_list) == (1, "{}, ink", None)
+    assert (style.loras, style.textual_inversions) == ((), ())
 
 
 def test_unknown_keys_are_all_named(folder: Path) -> None:
@@ -113,7 +116,8 @@ def test_unknown_keys_are_all_named(folder: Path) -> None:
     [
         ({"num_inference_steps": 20}, "num_inference_steps 20"),
         ({"noise_scheduler_kwargs": {"beta_schedule": "scaled_linear"}}, "scaled_linear"),
-        ({"third_party_dict": {"text_embedding_dict": {"<x>": "x.pt"}}}, "text_embedding_dict"),
+        ({"third_party_dict": {"text_embedding_dict": ["x.pt"]}}, "text_embedding_dict .* no table of tokens"),
+        ({"third_party_dict": {"text_embedding_dict": {3: "x.pt"}}}, "text_embedding_dict .* no table of tokens"),
         ({"third_party_dict": {"clip_skip": "two"}}, "clip_skip"),
         ({"third_party_dict": {"lora_list": [{"lora": "a", "lora_alpha": "much"}]}}, "is no number"),
         ({"third_party_dict": [1]}, "no table of keys"),
