@@ -20,7 +20,15 @@ _BASE_KEYS = {
     "unet_additional_kwargs",
     "noise_scheduler_kwargs",
 }
-_STYLE_KEYS = {"base", "prompt_template", "prompt", "third_party_dict", "num_inference_steps", "t_index_list"}
+_STYLE_KEYS = {
+    "base",
+    "prompt_template",
+    "prompt",
+    "third_party_dict",
+    "num_inference_steps",
+    "t_index_list",
+    "strength",
+}
 _THIRD_PARTY_KEYS = {"dreambooth", "lora_list", "clip_skip", "vae", "text_embedding_dict"}
 _LORA_KEYS = {"lora", "lora_alpha"}
 _DEFAULT_CLIP_SKIP = 1
@@ -45,6 +53,7 @@ class Style:
         clip_skip: layers left out at the end of the text encoder.
         prompt_template: ``{}`` is the prompt's place.
         step_list: denoising steps, indices into LCM's 50; None where the style names none.
+        strength: instead of a step list, how much is repainted; None where the style does not say.
         unet_changes: what the network must be, in the reference's own keys.
     """
 
@@ -58,6 +67,7 @@ class Style:
     clip_skip: int
     prompt_template: str | None
     step_list: tuple[int, ...] | None
+    strength: float | None
     unet_changes: Mapping[str, Any]
 
 
@@ -85,6 +95,7 @@ def read_style(path: Path) -> Style:
         clip_skip=_read_clip_skip(path, third_party.get("clip_skip", _DEFAULT_CLIP_SKIP)),
         prompt_template=_read_template(path, values),
         step_list=_read_step_list(path, values.get("t_index_list")),
+        strength=_read_strength(path, values.get("strength")),
         unet_changes=values.get("unet_additional_kwargs") or {},
     )
 
@@ -158,6 +169,8 @@ def _refuse_what_can_not_be_had(path: Path, values: Mapping[str, Any]) -> None:
             f"the style {path} has num_inference_steps {values['num_inference_steps']}",
             f"Give t_index_list in LCM's {_ORIGINAL_STEPS} steps",
         )
+    if values.get("t_index_list") is not None and values.get("strength") is not None:
+        raise StyleError(f"the style {path} has a t_index_list and a strength", "Leave out the one or the other")
     schedule = values.get("noise_scheduler_kwargs") or {}
     other = [f"{key} {value!r}" for key, value in schedule.items() if key in _SCHEDULE and _SCHEDULE[key] != value]
     if other:
@@ -207,3 +220,11 @@ def _read_step_list(path: Path, value: Any) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not all(isinstance(index, int) for index in value):
         raise StyleError(f"t_index_list of the style {path} is {value!r}", "Write indices, as in [30, 40]")
     return tuple(value)
+
+
+def _read_strength(path: Path, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StyleError(f"strength of the style {path} is {value!r}", "Write a number from 0 to 1, as in 0.4")
+    return float(value)

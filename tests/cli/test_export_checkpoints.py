@@ -33,7 +33,7 @@ def test_a_style_becomes_a_bundle_that_streams(models: Models, tmp_path: Path) -
         "motion_module_path": "live2diff.ckpt",
         "depth_model_path": "depth",
         "prompt_template": "{}, ink",
-        "t_index_list": [20, 40],
+        "strength": 0.6,
         "third_party_dict": {
             "dreambooth": "dreambooth.safetensors",
             "lora_list": [{"lora": "kohya.safetensors", "lora_alpha": 0.5}],
@@ -58,7 +58,7 @@ def test_a_style_becomes_a_bundle_that_streams(models: Models, tmp_path: Path) -
     assert manifest.weights["text_encoder"]["prompt_template"] == "{}, ink"
     assert manifest.weights["text_encoder"]["files"][-1]["tokens"] == ["<fox>", "<fox>_1"]
     assert all(len(one["sha256"]) == 64 for part in manifest.weights.values() for one in part["files"])
-    assert (manifest.spec.step_list, manifest.spec.depth_size) == ((20, 40), 384)
+    assert (manifest.spec.step_list, manifest.spec.depth_size) == ((20, 35), 384)
     tokenizer = json.loads((out / "tokenizer.json").read_text())
     assert tokenizer["model"]["vocab"] == make_tokenizer("tiny").get_vocab(with_added_tokens=True)
     assert [token["content"] for token in tokenizer["added_tokens"]][-2:] == ["<fox>", "<fox>_1"]

@@ -90,6 +90,7 @@ def test_a_style_is_read_over_its_base(folder: Path, monkeypatch: pytest.MonkeyP
         clip_skip=2,
         prompt_template="{}, flat colours",
         step_list=(30, 36, 42),
+        strength=None,
         unet_changes=UNET_CHANGES,
     )
 
@@ -103,8 +104,8 @@ def test_what_a_style_leaves_out_has_the_public_projects_defaults(tmp_path: Path
 
 def test_unknown_keys_are_all_named(folder: Path) -> None:
     third_party = {**STYLE["third_party_dict"], "controlnet": "x"}  # type: ignore[dict-item]
-    with pytest.raises(StyleError, match="guidance_scale, strength"):
-        read_style(write(folder, {"guidance_scale": 7, "strength": 0.5}))
+    with pytest.raises(StyleError, match="guidance_scale, seed"):
+        read_style(write(folder, {"guidance_scale": 7, "seed": 2}))
     with pytest.raises(StyleError, match=r"third_party_dict\.controlnet"):
         read_style(write(folder, {"third_party_dict": third_party}))
     with pytest.raises(StyleError, match=r"lora_list\.weight"):
@@ -124,6 +125,9 @@ def test_unknown_keys_are_all_named(folder: Path) -> None:
         ({"prompt_template": 3}, "is no text"),
         ({"prompt_template": "flat colours"}, "no place for a prompt"),
         ({"t_index_list": "30,40"}, "t_index_list"),
+        ({"t_index_list": None, "strength": "much"}, "strength of the style .* is 'much'"),
+        ({"t_index_list": None, "strength": True}, "strength of the style .* is True"),
+        ({"strength": 0.5}, "has a t_index_list and a strength"),
         ({"base": "style.yaml"}, "based on itself"),
         ({"base": "missing.yaml"}, r"missing\.yaml can't be read"),
     ],
@@ -131,6 +135,12 @@ def test_unknown_keys_are_all_named(folder: Path) -> None:
 def test_what_can_not_be_had_is_refused(folder: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(StyleError, match=message):
         read_style(write(folder, changes))
+
+
+@pytest.mark.parametrize("strength", [0.4, 1])
+def test_a_strength_may_stand_for_the_step_list(folder: Path, strength: float) -> None:
+    style = read_style(write(folder, {"t_index_list": None, "strength": strength}))
+    assert (style.step_list, style.strength) == (None, strength)
 
 
 def test_a_style_must_be_for_the_presets_network() -> None:
