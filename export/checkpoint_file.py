@@ -60,14 +60,19 @@ def find_only_weights_file(path: Path) -> Path:
 def choose_only_weights_file(names: Collection[str], where: str) -> str:
     """Return the one name of a weights file; raise CheckpointError, which calls the folder ``where``, if it is not one.
 
-    What lies in folders below is not looked at.
+    What lies in folders below is not looked at, and neither is a pickled file beside a .safetensors of its name.
     """
-    found = sorted(name for name in names if name.endswith(WEIGHTS_SUFFIXES) and "/" not in name)
+    weights = {name for name in names if name.endswith(WEIGHTS_SUFFIXES) and "/" not in name}
+    found = sorted(name for name in weights if _as_safetensors(name) not in weights - {name})
     if len(found) != 1:
         raise CheckpointError(
             f"{where} should hold one file of weights, and holds {', '.join(found) or 'none'}", "Name the file itself"
         )
     return found[0]
+
+
+def _as_safetensors(name: str) -> str:
+    return Path(name).with_suffix(".safetensors").name
 
 
 def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from live2diff_trt.cli.checkpoint_options import read_scaled, read_token
+from live2diff_trt.cli.checkpoint_options import CheckpointOptions, LoraAlpha, read_scaled, read_token
 from tests.cli.test_commands import command, refused
 from tests.export.made_up_models import Models, write_models
 
@@ -85,6 +86,20 @@ def test_options_that_do_not_go_together_are_refused(models: Models, tmp_path: P
     assert "exclude each other" in refused(*export, *both, "--random-weights")
     assert "without a base model" in refused(*export, "--vae", models.base / "vae")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_options_win_over_the_style(tmp_path: Path) -> None:
+    from live2diff_trt.export.style import read_style
+
+    third_party = {"lora_list": [{"lora": "a/b"}], "text_embedding_dict": {"<ink>": "a/ink"}}
+    models = {"pretrained_model_path": "a/base", "motion_module_path": "a/motion"}
+    (tmp_path / "style.yaml").write_text(yaml.safe_dump({**models, "third_party_dict": third_party}))
+    style = read_style(tmp_path / "style.yaml")
+    options = CheckpointOptions(None, None, None, (), None, (), None, None, None, LoraAlpha.apply, True, None)
+    names = options.name_checkpoints(style)
+    assert (names.loras, names.textual_inversions) == ((("a/b", 1.0),), (("a/ink", "<ink>"),))
+    names = replace(options, loras=("c:2",), textual_inversions=("fox.pt", "f.pt:<f>")).name_checkpoints(style)
+    assert (names.loras, names.textual_inversions) == ((("c", 2.0),), (("fox.pt", None), ("f.pt", "<f>")))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ FP16_INDEX = f"{STEM}.safetensors.index.fp16.json"
         (choose_network(DIFFUSERS), [*SHARDS, FP16_INDEX], ["config.json", FP16_INDEX, *SHARDS]),
         (choose_network(TRANSFORMERS), ["config.json", "pytorch_model.bin"], ["config.json", "pytorch_model.bin"]),
         (choose_tokenizer, ["tokenizer.json", "vocab.json", "merges.txt", "model.safetensors"], ["tokenizer.json"]),
+        (choose_single, ["learned_embeds.bin", "learned_embeds.safetensors"], ["learned_embeds.safetensors"]),
         (choose_single, ["README.md", "lora.safetensors", "image.png", "old/lora.bin"], ["lora.safetensors"]),
     ],
 )

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -41,6 +43,7 @@ PROMPTS = (
     "<fox> " * 30,
     "",
 )
+PIECES = ("<fox>", "<FOX>", "<ink>", "Midjourney", "sks", "_1", "_2", "<", "!", "a fox", "É", " ", ", ")
 
 
 def save_pickled(content: object, path: Path) -> None:
@@ -126,13 +129,24 @@ def prompt_tokenizer(weights: CheckpointWeights, tmp_path_factory: pytest.TempPa
     return PromptTokenizer(Bundle(folder, manifest, "digest"))
 
 
+def assert_same_ids(ours: PromptTokenizer, pipeline: StableDiffusionPipeline, prompt: str) -> None:
+    named = pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
+    expected = pipeline.tokenizer(named, padding="max_length", max_length=77, truncation=True).input_ids
+    assert ours.tokenize(prompt).tolist() == expected
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_a_prompt_has_the_ids_that_diffusers_gives_it(
     prompt_tokenizer: PromptTokenizer, pipeline: StableDiffusionPipeline, prompt: str
 ) -> None:
-    named = pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
-    expected = pipeline.tokenizer(named, padding="max_length", max_length=77, truncation=True).input_ids
-    assert prompt_tokenizer.tokenize(prompt).tolist() == expected
+    assert_same_ids(prompt_tokenizer, pipeline, prompt)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_any_prompt_has_the_ids_that_diffusers_gives_it(
+    prompt_tokenizer: PromptTokenizer, pipeline: StableDiffusionPipeline, prompt: str
+) -> None:
+    assert_same_ids(prompt_tokenizer, pipeline, prompt)
 
 
 def test_a_prompt_has_the_embeddings_that_diffusers_gives_it(

@@ -121,6 +121,20 @@ def test_full_precision_in_bin_comes_before_a_variant(saver: Saver, tmp_path: Pa
     assert name_files(tmp_path, "vae") == ["config.json", "diffusion_pytorch_model.bin"]
 
 
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_bin_is_read_where_nothing_else_is(saver: Saver, tmp_path: Path, part: str, variant: str | None) -> None:
+    """Written by hand: transformers reads the format, and writes it no more."""
+    folder = saver.save(tmp_path, part, variant=variant)
+    (saved,) = folder.glob("*.safetensors")
+    stem = "diffusion_pytorch_model" if part in ("unet", "vae") else "pytorch_model"
+    name = f"{stem}.fp16.bin" if variant else f"{stem}.bin"
+    torch.save(load_file(saved), folder / name)
+    saved.unlink()
+    assert_read_as_by_their_own(tmp_path, part, variant)
+    assert name_files(tmp_path, part) == ["config.json", name]
+
+
 SHARD = "{}-{:05d}-of-{:05d}.{}".format
 MODEL_SHARDS = [SHARD("model", index, 2, "safetensors") for index in (1, 2)]
 INDEX = "model.safetensors.index.json"
