@@ -87,6 +87,42 @@ def check_step_list(step_list: Sequence[int], schedule: ScheduleSpec) -> None:
         )
 
 
+def check_strength(strength: float) -> None:
+    """Raise SpecError unless a strength lies above 0 and is at most 1."""
+    if not 0 < strength <= 1:
+        raise SpecError(
+            f"the strength {strength} leaves the range 0 to 1",
+            "Use 1 to repaint every frame, or less to keep more of it, as in 0.4",
+        )
+
+
+def spread_steps(strength: float, steps: int, schedule: ScheduleSpec) -> tuple[int, ...]:
+    """Return the step list of a strength: as many indices as ``steps``, evenly spread over the last timesteps.
+
+    Of N of LCM's timesteps the first is round(N · (1 − strength)), with halves to the even number, and the index i is
+    first + ⌊i · (N − first) / steps⌋: strength 0.4 is (30, 40) at two steps, strength 1 begins at 0.
+
+    Args:
+        strength: above 0, where nothing would be repainted, to 1, where frames begin as the noisiest there are.
+        steps: T, 1 to 8.
+        schedule: of the stream.
+
+    Raises:
+        SpecError: if ``strength`` or ``steps`` leave their range, or fewer timesteps are left than ``steps``.
+    """
+    check_strength(strength)
+    first = round(schedule.original_steps * (1 - strength))
+    left = schedule.original_steps - first
+    if left < steps:
+        raise SpecError(
+            f"the strength {strength} leaves {left} of LCM's {schedule.original_steps} timesteps for {steps} steps",
+            f"Use {steps / schedule.original_steps:g} or more, or fewer steps",
+        )
+    step_list = tuple(first + index * left // steps for index in range(steps))
+    check_step_list(step_list, schedule)
+    return step_list
+
+
 def make_step_table(step_list: Sequence[int], schedule: ScheduleSpec) -> StepTable:
     """Compute the constants of every denoising step in ``step_list``; raise SpecError if it is not a valid one."""
     check_step_list(step_list, schedule)

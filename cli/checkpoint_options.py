@@ -41,6 +41,7 @@ class CheckpointOptions:
     dreambooth: str | None
     loras: tuple[str, ...]
     lcm_lora: str | None
+    textual_inversions: tuple[str, ...]
     vae: str | None
     depth: str | None
     tokenizer: str | None
@@ -51,7 +52,8 @@ class CheckpointOptions:
     @property
     def any_named(self) -> bool:
         """Whether trained weights are wanted at all."""
-        return any((self.base, self.motion, self.dreambooth, self.loras, self.lcm_lora, self.tokenizer, self.style))
+        models = (self.base, self.motion, self.dreambooth, self.loras, self.lcm_lora, self.tokenizer)
+        return any((*models, self.textual_inversions, self.style))
 
     def refuse_contradictions(self, random_weights: bool) -> None:
         """Raise OptionsError where options exclude each other, or lack one that no style could fill in."""
@@ -84,6 +86,8 @@ class CheckpointOptions:
             dreambooth=self.dreambooth or (style.dreambooth if style else None),
             loras=tuple(map(read_scaled, self.loras)) or (style.loras if style else ()),
             lcm_lora=self.lcm_lora,
+            textual_inversions=tuple(map(read_token, self.textual_inversions))
+            or (style.textual_inversions if style else ()),
             tokenizer=self.tokenizer,
             apply_lora_alpha=self.lora_alpha is LoraAlpha.apply,
             offline=self.offline,
@@ -108,3 +112,10 @@ def read_scaled(text: str) -> tuple[str, float]:
         return (model, float(scale)) if model else (text, 1.0)
     except ValueError:  # a colon of the path itself
         return text, 1.0
+
+
+def read_token(text: str) -> tuple[str, str | None]:
+    """Read MODEL or MODEL:TOKEN; the token is None where it is left out. A token has no slash in it."""
+    model, _, token = text.rpartition(":")
+    is_part_of_path = not model or "/" in token or "\\" in token
+    return (text, None) if is_part_of_path else (model, token)

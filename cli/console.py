@@ -31,10 +31,3 @@ def read_size(text: str) -> tuple[int, int]:
     if form is None:
         raise SpecError(f"{text!r} is not a size", "Write WIDTHxHEIGHT in pixels, as in 512x512")
     return int(form[1]), int(form[2])
-
-
-def read_step_list(text: str) -> tuple[int, ...]:
-    """Read a comma-separated list of steps; raise SpecError if it is something else."""
-    if re.fullmatch(r"\d+(,\d+)*", text) is None:
-        raise SpecError(f"{text!r} is not a step list", "Write indices from 0 to 49 with commas between, as in 30,40")
-    return tuple(int(index) for index in text.split(","))

@@ -12,11 +12,12 @@ import typer
 from rich.table import Table
 
 from live2diff_trt.bundle.errors import Live2DiffError
-from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list
+from live2diff_trt.bundle.schedule import ScheduleSpec
 from live2diff_trt.bundle.spec import check_size
 from live2diff_trt.cli.checkpoint_options import RANDOM_DEPTHS, RANDOM_VAES, CheckpointOptions, LoraAlpha
 from live2diff_trt.cli.choices import DtypeChoice
-from live2diff_trt.cli.console import messages, output, read_size, read_step_list
+from live2diff_trt.cli.console import messages, output, read_size
+from live2diff_trt.cli.step_options import StepOptions, read_steps
 
 if TYPE_CHECKING:
     from live2diff_trt.export.check import GraphCheck
@@ -43,12 +44,18 @@ def export(
     preset: Annotated[PresetChoice, typer.Option(help="Which networks: all parts small, or the real sizes.")],
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the video, multiples of 64.")] = None,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps, indices into LCM's 50, as in 30,40.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Instead of a step list: as many steps as there were, 1 from pure noise.")
+    ] = None,
     dtype: Annotated[DtypeChoice | None, typer.Option(help="Precision of weights, latents and caches.")] = None,
     base: Annotated[str | None, typer.Option(help=f"Stable Diffusion 1.5: {_MODEL}.")] = None,
     motion: Annotated[str | None, typer.Option(help="Live2Diff's checkpoint.")] = None,
     dreambooth: Annotated[str | None, typer.Option(help="A style's single file, in the LDM layout.")] = None,
     lora: Annotated[list[str] | None, typer.Option(help="A style's LoRA, FILE or FILE:SCALE; may be repeated.")] = None,
     lcm_lora: Annotated[str | None, typer.Option(help="The LCM-LoRA, merged last, at 1.0.")] = None,
+    textual_inversion: Annotated[
+        list[str] | None, typer.Option(help="An embedding for prompts, FILE or FILE:TOKEN; may be repeated.")
+    ] = None,
     lora_alpha: Annotated[
         LoraAlpha, typer.Option(help="Whether alpha / rank scales a style's LoRA, or W += scale * up * down.")
     ] = LoraAlpha.apply,
@@ -68,9 +75,23 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False,
 ) -> None:
     """Write a self-describing bundle: ONNX graphs, weights, tokenizer, manifest."""
-    changes = _read_changes(size, step_list, dtype)  # what can't be had is refused before heavy packages are imported
+    # What can't be had is refused before heavy packages are imported.
+    changes = _read_changes(size, dtype)
+    steps = read_steps(step_list, strength)
+    steps.check(ScheduleSpec())
     names = CheckpointOptions(
-        base, motion, dreambooth, tuple(lora or ()), lcm_lora, vae, depth, tokenizer, lora_alpha, offline, style
+        base,
+        motion,
+        dreambooth,
+        tuple(lora or ()),
+        lcm_lora,
+        tuple(textual_inversion or ()),
+        vae,
+        depth,
+        tokenizer,
+        lora_alpha,
+        offline,
+        style,
     )
     names.refuse_contradictions(random_weights)
     chosen = _find_preset(preset)
@@ -78,7 +99,7 @@ def export(
         chosen, weights, style_clip_skip = _find_checkpoints(names, chosen)
     else:
         chosen, weights, style_clip_skip = _make_random(chosen, vae, depth, seed, warn=not random_weights)
-    wanted = replace(chosen, **changes)
+    wanted = replace(chosen, step_list=steps.choose(chosen.step_list, ScheduleSpec()), **changes)
     from live2diff_trt.export.bundle import export_bundle
 
     started = time.perf_counter()
@@ -137,24 +158,21 @@ def _find_checkpoints(options: CheckpointOptions, preset: Preset) -> tuple[Prese
     style = None if options.style is None else read_style(options.style)
     if style is not None:
         check_unet_changes(preset, style.unet_changes)
-        if style.step_list is not None:
-            check_step_list(style.step_list, ScheduleSpec())
-            preset = replace(preset, step_list=style.step_list)
+        steps = StepOptions(style.step_list, style.strength)
+        steps.check(ScheduleSpec())
+        preset = replace(preset, step_list=steps.choose(preset.step_list, ScheduleSpec()))
     weights = locate_checkpoints(options.name_checkpoints(style), preset)
     if weights.lcm_lora is None:
         messages.print("[yellow]No --lcm-lora was named: few denoising steps need one.[/]")
     return weights.fit(preset), weights, 0 if style is None else style.clip_skip
 
 
-def _read_changes(size: str | None, step_list: str | None, dtype: DtypeChoice | None) -> dict[str, Any]:
+def _read_changes(size: str | None, dtype: DtypeChoice | None) -> dict[str, Any]:
     """Return the fields of the preset that the options change."""
     changes: dict[str, Any] = {}
     if size is not None:
         changes["width"], changes["height"] = read_size(size)
         check_size(changes["width"], changes["height"])
-    if step_list is not None:
-        changes["step_list"] = read_step_list(step_list)
-        check_step_list(changes["step_list"], ScheduleSpec())
     if dtype is not None:
         changes["dtype"] = dtype.float_name
     return changes

@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from live2diff_trt.bundle.errors import SpecError
+from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.cli.backend import choose_backend
 from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice, Switch
-from live2diff_trt.cli.console import messages, output, read_step_list
+from live2diff_trt.cli.console import messages, output
 from live2diff_trt.cli.progress import RunProgress
+from live2diff_trt.cli.step_options import StepOptions, read_steps
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.sink import open_sink
@@ -35,6 +37,9 @@ def run(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the video should look like.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps other than the bundle's, as in 30,40.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Instead of a step list: as many steps as the bundle has, 1 from pure noise.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=0, help="Stop after this many frames.")] = None,
     backend: Annotated[
         BackendOption, typer.Option(help="Who computes; auto: TensorRT where this bundle was built for this GPU.")
@@ -53,16 +58,17 @@ def run(
 ) -> None:
     """Stream a video through a bundle: every frame that goes in comes out once, in order."""
     started = time.perf_counter()
-    steps = None if step_list is None else read_step_list(step_list)
+    steps = read_steps(step_list, strength)
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     on_gpu = TensorRTOptions(
         flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans, overlap=overlap is Switch.on
     )
     folder = _one_bundle(bundle, bundle_option)
     options = choose_backend(backend, folder, on_cpu, on_gpu)
+    chosen = _choose_steps(steps, folder)
     with (
         open_source(source) as incoming,
-        Stream.open(folder, prompt=prompt, seed=seed, step_list=steps, options=options) as stream,
+        Stream.open(folder, prompt=prompt, seed=seed, step_list=chosen, options=options) as stream,
     ):
         incoming.new_frame = stream.empty_frame
         spec = stream.spec
@@ -86,6 +92,14 @@ def run(
         finally:
             if progress.frames:
                 output.print(progress.tabulate(spec, startup_seconds=progress.started_at - started))
+
+
+def _choose_steps(steps: StepOptions, bundle: Path) -> tuple[int, ...] | None:
+    """Return the step list that is asked for, or None for the bundle's own, which says how many a strength spreads."""
+    if steps.strength is None:
+        return steps.step_list
+    spec = Bundle.open(bundle, files=()).spec
+    return steps.choose(spec.step_list, spec.schedule)
 
 
 def _one_bundle(argument: Path | None, option: Path | None) -> Path:

@@ -12,8 +12,9 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor
 
 from live2diff_trt.export.autoencoder import Autoencoder, build_autoencoder
-from live2diff_trt.export.checkpoint_file import find_weights_file, read_tensors
+from live2diff_trt.export.checkpoint_file import read_tensors
 from live2diff_trt.export.errors import CheckpointError
+from live2diff_trt.export.weights_files import DIFFUSERS, open_weights
 from live2diff_trt.model.weights import check_keys
 
 _CLASSES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -40,6 +41,7 @@ def load_autoencoder_folder(folder: Path) -> Autoencoder:
     diffusers itself reads it, because it knows the older names of the attention's weights.
     """
     kind = _read_class_name(folder)
+    weights = open_weights(folder, DIFFUSERS)
     try:
         autoencoder, report = _CLASSES[kind].from_pretrained(
             folder,
@@ -47,6 +49,7 @@ def load_autoencoder_folder(folder: Path) -> Autoencoder:
             torch_dtype=torch.float32,
             low_cpu_mem_usage=False,
             output_loading_info=True,
+            **weights.loading_options,
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} can't be read by diffusers ({error})", "Fetch it again, whole") from error
@@ -69,7 +72,7 @@ def autoencoder_files(path: Path) -> tuple[Path, ...]:
     """Return the files that ``load_autoencoder`` reads."""
     if path.is_file():
         return (path,)
-    return path / "config.json", find_weights_file(path, "diffusion_pytorch_model")
+    return path / "config.json", *open_weights(path, DIFFUSERS).files
 
 
 def _read_class_name(folder: Path) -> str:

@@ -21,23 +21,24 @@ from transformers import CLIPTextConfig
 
 from live2diff_trt.export.autoencoder import Autoencoder, build_autoencoder
 from live2diff_trt.export.autoencoder_files import load_autoencoder_folder, load_autoencoder_weights
-from live2diff_trt.export.checkpoint_file import find_weights_file, read_tensors
+from live2diff_trt.export.checkpoint_file import read_tensors
 from live2diff_trt.export.errors import CheckpointError
+from live2diff_trt.export.model_files import BASE_STEMS, BaseNetwork
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.spatial_unet import build_spatial_unet, check_spatial_configuration
 from live2diff_trt.export.text import build_text_encoder
+from live2diff_trt.export.weights_files import FolderWeights, open_weights
 
 _LDM_UNET = "model.diffusion_model."
 _LDM_VAE = "first_stage_model."
 _LDM_TEXT = "cond_stage_model.transformer."
-_UNET_STEM = "diffusion_pytorch_model"
 
 
 class BaseModel(Protocol):
     """What both forms give."""
 
-    def files(self, part: str) -> tuple[Path, ...]:
-        """Return the files that a part is read from; ``part`` is unet, vae or text_encoder."""
+    def files(self, part: BaseNetwork) -> tuple[Path, ...]:
+        """Return the files that a part is read from."""
 
     def unet_weights(self, preset: Preset) -> dict[str, Tensor]:
         """Return the spatial UNet by diffusers' keys."""
@@ -58,25 +59,23 @@ class DiffusersFolder:
 
     path: Path
 
-    def files(self, part: str) -> tuple[Path, ...]:
+    def files(self, part: BaseNetwork) -> tuple[Path, ...]:
         """Return the configuration and the weights of a part."""
-        folder = self.path / part
-        stem = "model" if part == "text_encoder" and (folder / "model.safetensors").is_file() else _stem(part)
-        return folder / "config.json", find_weights_file(folder, stem)
+        return self.path / part / "config.json", *self._open(part).files
 
     def unet_weights(self, preset: Preset) -> dict[str, Tensor]:
         """Return the spatial UNet; its config.json must be the preset's network."""
-        configuration, weights = self.files("unet")
+        configuration = self.path / "unet" / "config.json"
         check_spatial_configuration(_read_json(configuration), preset.unet, str(configuration))
-        return read_tensors(weights)
+        return self._open("unet").read()
 
     def text_weights(self) -> dict[str, Tensor]:
         """Return the text encoder."""
-        return read_tensors(self.files("text_encoder")[1])
+        return self._open("text_encoder").read()
 
     def text_configuration(self, preset: Preset) -> CLIPTextConfig:
         """Return the shape that the folder's config.json says."""
-        configuration = CLIPTextConfig.from_dict(_read_json(self.files("text_encoder")[0]))
+        configuration = CLIPTextConfig.from_dict(_read_json(self.path / "text_encoder" / "config.json"))
         if configuration.hidden_size != preset.unet.cross_attention_channels:
             raise CheckpointError(
                 f"{self.path / 'text_encoder'} has {configuration.hidden_size} channels, "
@@ -89,6 +88,9 @@ class DiffusersFolder:
         """Return the autoencoder, float32."""
         return load_autoencoder_folder(self.path / "vae")
 
+    def _open(self, part: BaseNetwork) -> FolderWeights:
+        return open_weights(self.path / part, BASE_STEMS[part])
+
 
 @dataclass(frozen=True)
 class LdmFile:
@@ -96,7 +98,7 @@ class LdmFile:
 
     path: Path
 
-    def files(self, part: str) -> tuple[Path, ...]:
+    def files(self, part: BaseNetwork) -> tuple[Path, ...]:
         """Return the file, whatever the part."""
         return (self.path,)
 
@@ -145,10 +147,6 @@ def _configure_spatial_unet(preset: Preset) -> Any:
     """Return diffusers' configuration of the preset's spatial UNet."""
     with torch.device("meta"):
         return build_spatial_unet(preset.unet).config
-
-
-def _stem(part: str) -> str:
-    return "pytorch_model" if part == "text_encoder" else _UNET_STEM
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, Tenso
         return _read_safetensors(path, wanted)
     return {
         key: value
-        for key, value in _unwrap(_read_pickled(path)).items()
+        for key, value in _unwrap(read_pickled(path)).items()
         if isinstance(key, str) and key.startswith(wanted) and isinstance(value, Tensor)
     }
 
@@ -46,17 +46,6 @@ def read_motion(path: Path) -> dict[str, Tensor]:
     }
 
 
-def find_weights_file(folder: Path, stem: str) -> Path:
-    """Return ``stem``.safetensors of a folder, or else ``stem``.bin; raise CheckpointError if there is neither."""
-    for suffix in (".safetensors", ".bin"):
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    raise CheckpointError(
-        f"{folder} has neither {stem}.safetensors nor {stem}.bin",
-        "Name a folder that diffusers or transformers saved, whole and in one piece",
-    )
-
-
 def find_only_weights_file(path: Path) -> Path:
     """Return ``path`` if it is a file, or else the one weights file in that folder.
 
@@ -65,11 +54,25 @@ def find_only_weights_file(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    found = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS_SUFFIXES)
+    return path / choose_only_weights_file([file.name for file in path.iterdir()], str(path))
+
+
+def choose_only_weights_file(names: Collection[str], where: str) -> str:
+    """Return the one name of a weights file; raise CheckpointError, which calls the folder ``where``, if it is not one.
+
+    What lies in folders below is not looked at, and neither is a pickled file beside a .safetensors of its name.
+    """
+    weights = {name for name in names if name.endswith(WEIGHTS_SUFFIXES) and "/" not in name}
+    found = sorted(name for name in weights if _as_safetensors(name) not in weights - {name})
     if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise CheckpointError(f"{path} should hold one file of weights, and holds {names}", "Name the file itself")
+        raise CheckpointError(
+            f"{where} should hold one file of weights, and holds {', '.join(found) or 'none'}", "Name the file itself"
+        )
     return found[0]
+
+
+def _as_safetensors(name: str) -> str:
+    return Path(name).with_suffix(".safetensors").name
 
 
 def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
@@ -80,7 +83,8 @@ def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor
         raise CheckpointError(f"{path} can't be read as safetensors ({error})", "Fetch it again, whole") from error
 
 
-def _read_pickled(path: Path) -> Mapping[Any, Any]:
+def read_pickled(path: Path) -> Mapping[Any, Any]:
+    """Return what a pickled file holds, as stored; raise CheckpointError if that is no table, or holds code."""
     try:
         # Mapped where the format allows it: a file of many gigabytes is mostly not looked at.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 
 from live2diff_trt.export.checkpoint_file import find_only_weights_file
-from live2diff_trt.export.checkpoints import CheckpointWeights, ScaledLora
+from live2diff_trt.export.checkpoints import CheckpointWeights, NamedInversion, ScaledLora
 from live2diff_trt.export.errors import CheckpointError, StyleError
-from live2diff_trt.export.locate import BASE_FILES, MODEL_FILES, SINGLE_FILES, TOKENIZER_FILES, Located, locate
+from live2diff_trt.export.locate import Located, locate
+from live2diff_trt.export.model_files import BaseNetwork, ChooseFiles, choose_base, choose_network, choose_single
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.spatial_unet import build_spatial_unet
+from live2diff_trt.export.text_files import choose_tokenizer
+from live2diff_trt.export.weights_files import DIFFUSERS, TRANSFORMERS
 from live2diff_trt.model.configuration import UNetConfiguration
 
 _TAESD = "madebyollin/taesd"
@@ -31,6 +34,7 @@ class CheckpointNames:
         vae: a model, ``taesd``, or ``kl``, which is the base's own; None: the preset's.
         depth: a model, ``midas`` or ``depth-anything``; None: the preset's.
         loras: (model, scale), in the order of merging.
+        textual_inversions: (model, token), in the order of their ids; None: the token that the file names.
         apply_lora_alpha: False merges style LoRAs as ``W += scale · up · down``.
         offline: contact nobody.
         prompt_template: what a prompt is put into.
@@ -43,6 +47,7 @@ class CheckpointNames:
     dreambooth: str | None = None
     loras: tuple[tuple[str, float], ...] = ()
     lcm_lora: str | None = None
+    textual_inversions: tuple[tuple[str, str | None], ...] = ()
     tokenizer: str | None = None
     apply_lora_alpha: bool = True
     offline: bool = False
@@ -52,11 +57,13 @@ class CheckpointNames:
 def locate_checkpoints(names: CheckpointNames, preset: Preset) -> CheckpointWeights:
     """Find every model before the first is loaded; raise CheckpointError at the first that can't be had."""
     offline = names.offline
-    base = locate(names.base, "base model", offline=offline, files=BASE_FILES)
+    base = locate(names.base, "base model", offline=offline, choose=_choose_base(names, preset))
     return CheckpointWeights(
         base=base,
         motion=_locate_file(names.motion, "motion checkpoint", offline),
-        depth_model=locate(_choose_depth(names, preset), "depth network", offline=offline, files=MODEL_FILES),
+        depth_model=locate(
+            _choose_depth(names, preset), "depth network", offline=offline, choose=choose_network(TRANSFORMERS)
+        ),
         tokenizer_folder=_locate_tokenizer(names, base),
         autoencoder_model=_locate_autoencoder(names, preset),
         dreambooth=None if names.dreambooth is None else _locate_file(names.dreambooth, "DreamBooth", offline),
@@ -65,6 +72,10 @@ def locate_checkpoints(names: CheckpointNames, preset: Preset) -> CheckpointWeig
             for model, scale in names.loras
         ),
         lcm_lora=None if names.lcm_lora is None else _locate_file(names.lcm_lora, "LCM-LoRA", offline),
+        textual_inversions=tuple(
+            NamedInversion(_locate_file(model, "textual inversion", offline), token)
+            for model, token in names.textual_inversions
+        ),
         prompt_template=names.prompt_template,
     )
 
@@ -80,16 +91,28 @@ def check_unet_changes(preset: Preset, changes: Mapping[str, Any]) -> None:
 
 
 def _locate_file(name: str, what: str, offline: bool) -> Located:
-    found = locate(name, what, offline=offline, files=SINGLE_FILES)
+    found = locate(name, what, offline=offline, choose=choose_single)
     return Located(found.source, find_only_weights_file(found.path))
+
+
+def _choose_base(names: CheckpointNames, preset: Preset) -> ChooseFiles:
+    """Return the choice of what is needed of a base model."""
+    own_autoencoder: tuple[BaseNetwork, ...] = ("vae",) if _choose_autoencoder(names, preset) is None else ()
+    return choose_base(("unet", "text_encoder", *own_autoencoder), tokenizer=names.tokenizer is None)
 
 
 def _locate_autoencoder(names: CheckpointNames, preset: Preset) -> Located | None:
     """Return None for the base's own."""
-    name = names.vae or ("taesd" if preset.autoencoder == "taesd" else "kl")
-    if name == "kl":
+    name = _choose_autoencoder(names, preset)
+    if name is None:
         return None
-    return locate(_TAESD if name == "taesd" else name, "autoencoder", offline=names.offline, files=MODEL_FILES)
+    return locate(name, "autoencoder", offline=names.offline, choose=choose_network(DIFFUSERS))
+
+
+def _choose_autoencoder(names: CheckpointNames, preset: Preset) -> str | None:
+    """Return its path or hub id, or None for the base's own."""
+    name = names.vae or ("taesd" if preset.autoencoder == "taesd" else "kl")
+    return {"kl": None, "taesd": _TAESD}.get(name, name)
 
 
 def _choose_depth(names: CheckpointNames, preset: Preset) -> str:
@@ -104,4 +127,4 @@ def _choose_depth(names: CheckpointNames, preset: Preset) -> str:
 def _locate_tokenizer(names: CheckpointNames, base: Located) -> Located:
     if names.tokenizer is None and base.path.is_dir():
         return Located(base.source, base.path / "tokenizer")
-    return locate(names.tokenizer or _CLIP, "tokenizer", offline=names.offline, files=TOKENIZER_FILES)
+    return locate(names.tokenizer or _CLIP, "tokenizer", offline=names.offline, choose=choose_tokenizer)

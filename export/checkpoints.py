@@ -22,12 +22,21 @@ from live2diff_trt.export.depth_files import depth_files, load_depth, read_depth
 from live2diff_trt.export.errors import CheckpointError
 from live2diff_trt.export.locate import Located
 from live2diff_trt.export.lora import Lora, merge_into_text_encoder, merge_into_unet, read_lora
+from live2diff_trt.export.model_files import BaseNetwork
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.spatial_unet import build_spatial_unet
 from live2diff_trt.export.text_files import build_from_weights, read_tokenizer, replace_text_weights, tokenizer_files
+from live2diff_trt.export.textual_inversion import (
+    TextualInversion,
+    read_textual_inversion,
+    teach_text_encoder,
+    teach_tokenizer,
+)
 from live2diff_trt.export.weights_source import Part
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.model.weights import check_keys, load_unet
+
+_BASE_NETWORKS: dict[Part, BaseNetwork] = {"unet": "unet", "autoencoder": "vae", "text_encoder": "text_encoder"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,18 @@ class ScaledLora:
 
 
 @dataclass(frozen=True)
+class NamedInversion:
+    """A textual inversion's file, and its token where the file's own is not meant."""
+
+    file: Located
+    token: str | None = None
+
+    def read(self) -> TextualInversion:
+        """Read the file."""
+        return read_textual_inversion(self.file.path, self.token)
+
+
+@dataclass(frozen=True)
 class CheckpointWeights:
     """Weights from files, all of them on this machine. Everything is merged in float32 and rounded once, at the end.
 
@@ -56,6 +77,7 @@ class CheckpointWeights:
         dreambooth: one file in the LDM layout; it replaces those parts that it has.
         loras: merged in this order.
         lcm_lora: merged last, at 1.0.
+        textual_inversions: what tokenizer and text encoder learn besides, in this order.
         prompt_template: recorded beside the text encoder; ``{}`` is the prompt's place.
     """
 
@@ -67,6 +89,7 @@ class CheckpointWeights:
     dreambooth: Located | None = None
     loras: tuple[ScaledLora, ...] = ()
     lcm_lora: Located | None = None
+    textual_inversions: tuple[NamedInversion, ...] = ()
     prompt_template: str | None = None
 
     def fit(self, preset: Preset) -> Preset:
@@ -103,6 +126,9 @@ class CheckpointWeights:
             replace_text_weights(model, style, self.dreambooth.source)
         for lora in self._all_loras():
             merge_into_text_encoder(model, lora.read(), lora.scale)
+        tokenizer = self.tokenizer(preset)
+        for inversion in self.textual_inversions:
+            teach_text_encoder(model, tokenizer, inversion.read())
         return model.to(dtype).eval().requires_grad_(False)
 
     def autoencoder(self, preset: Preset, dtype: torch.dtype) -> Autoencoder:
@@ -121,7 +147,7 @@ class CheckpointWeights:
         return load_depth(self.depth_model.path).to(dtype).eval().requires_grad_(False)
 
     def tokenizer(self, preset: Preset) -> Tokenizer:
-        """Read the tokenizer; raises CheckpointError, also if the text encoder does not know all of its tokens."""
+        """Read the tokenizer and teach it; raises CheckpointError, also if the base does not know all of its tokens."""
         tokenizer = read_tokenizer(self.tokenizer_folder.path)
         known, tokens = self._base_model().text_configuration(preset).vocab_size, tokenizer.get_vocab_size()
         if tokens > known:
@@ -129,6 +155,8 @@ class CheckpointWeights:
                 f"the tokenizer {self.tokenizer_folder.source} has {tokens} tokens, the text encoder knows {known}",
                 "Name the tokenizer of the base model",
             )
+        for inversion in self.textual_inversions:
+            teach_tokenizer(tokenizer, inversion.read())
         return tokenizer
 
     def describe(self, part: Part) -> dict[str, Any]:
@@ -161,7 +189,7 @@ class CheckpointWeights:
             yield from self._describe_merged(part)
 
     def _describe_merged(self, part: Part) -> Iterator[dict[str, Any]]:
-        yield from _record("base", self.base, self._base_model().files("vae" if part == "autoencoder" else part))
+        yield from _record("base", self.base, self._base_model().files(_BASE_NETWORKS[part]))
         if part == "unet":
             yield from _record("motion", self.motion, (self.motion.path,))
         if self.dreambooth is not None:
@@ -173,6 +201,9 @@ class CheckpointWeights:
         if part == "text_encoder":
             folder = self.tokenizer_folder
             yield from _record("tokenizer", folder, tokenizer_files(folder.path))
+            for inversion in self.textual_inversions:
+                for record in _record("textual_inversion", inversion.file, (inversion.file.path,)):
+                    yield {**record, "tokens": list(inversion.read().tokens)}
 
 
 def _record(role: str, model: Located, files: tuple[Path, ...]) -> Iterator[dict[str, Any]]:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForDepthEstimation
 
-from live2diff_trt.export.checkpoint_file import find_weights_file
 from live2diff_trt.export.depth import DepthKind
 from live2diff_trt.export.errors import CheckpointError
+from live2diff_trt.export.weights_files import TRANSFORMERS, open_weights
 
 _KINDS: dict[str, DepthKind] = {"dpt": "dpt-hybrid", "depth_anything": "depth-anything-small"}
 # DPT has it and never calls it, so its publishers left it out.
@@ -34,9 +34,10 @@ def read_depth_kind(folder: Path) -> DepthKind:
 
 def load_depth(folder: Path) -> nn.Module:
     """Load a depth network, float32; raise CheckpointError, listing every key that does not fit."""
+    weights = open_weights(folder, TRANSFORMERS)
     try:
         network, report = AutoModelForDepthEstimation.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **weights.loading_options
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder} can't be read by transformers ({error})", "Fetch it again, whole") from error
@@ -52,5 +53,4 @@ def load_depth(folder: Path) -> nn.Module:
 
 def depth_files(folder: Path) -> tuple[Path, ...]:
     """Return the files that ``load_depth`` reads."""
-    stem = "model" if (folder / "model.safetensors").is_file() else "pytorch_model"
-    return folder / "config.json", find_weights_file(folder, stem)
+    return folder / "config.json", *open_weights(folder, TRANSFORMERS).files

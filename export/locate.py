@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from httpx import HTTPError
+from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from live2diff_trt.export.checkpoint_file import WEIGHTS_SUFFIXES
 from live2diff_trt.export.errors import CheckpointError
+from live2diff_trt.export.model_files import ChooseFiles
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-BASE_FILES = (
-    "*/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-    "tokenizer/*",
-)
-MODEL_FILES = ("config.json", "*.safetensors")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
-SINGLE_FILES = tuple(f"*{suffix}" for suffix in WEIGHTS_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -35,17 +26,17 @@ class Located:
     path: Path
 
 
-def locate(source: str, what: str, *, offline: bool, files: Sequence[str]) -> Located:
+def locate(source: str, what: str, *, offline: bool, choose: ChooseFiles) -> Located:
     """Find a model: at a path, or as OWNER/NAME on the hub, whose files are fetched unless they were before.
 
     Args:
         source: path or hub id. A path that exists is never looked for anywhere else.
         what: what it is, for messages.
         offline: take what was fetched before and contact nobody.
-        files: patterns of the files to fetch.
+        choose: which files to fetch.
 
     Raises:
-        CheckpointError: if it is at neither place, or can't be fetched.
+        CheckpointError: if it is at neither place, can't be fetched, or lacks what is to be fetched.
     """
     path = Path(source).expanduser()
     if path.exists():
@@ -53,14 +44,23 @@ def locate(source: str, what: str, *, offline: bool, files: Sequence[str]) -> Lo
     if not is_hub_id(source):
         raise CheckpointError(f"there is no {what} at {source}", "Mend the path, or name a hub id as OWNER/NAME")
     try:
-        return Located(source, Path(snapshot_download(source, allow_patterns=list(files), local_files_only=offline)))
-    except (OSError, HFValidationError) as error:
+        return Located(source, _find_fetched(source) if offline else _fetch(source, choose))
+    except (OSError, HTTPError, HFValidationError) as error:
         remedy = (
             "Leave out --offline once, or name a local path"
             if offline
-            else "Check the name and the connection, or name a local path"
+            else "Check the name and the connection, take with --offline what was fetched before, or name a local path"
         )
         raise CheckpointError(f"{what} {source} can't be had from the hub ({error})", remedy) from error
+
+
+def _find_fetched(repository: str) -> Path:
+    return Path(snapshot_download(repository, local_files_only=True))
+
+
+def _fetch(repository: str, choose: ChooseFiles) -> Path:
+    wanted = choose(list_repo_files(repository), repository)
+    return Path(snapshot_download(repository, allow_patterns=[escape(name) for name in wanted]))
 
 
 def is_hub_id(source: str) -> bool:

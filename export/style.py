@@ -20,7 +20,15 @@ _BASE_KEYS = {
     "unet_additional_kwargs",
     "noise_scheduler_kwargs",
 }
-_STYLE_KEYS = {"base", "prompt_template", "prompt", "third_party_dict", "num_inference_steps", "t_index_list"}
+_STYLE_KEYS = {
+    "base",
+    "prompt_template",
+    "prompt",
+    "third_party_dict",
+    "num_inference_steps",
+    "t_index_list",
+    "strength",
+}
 _THIRD_PARTY_KEYS = {"dreambooth", "lora_list", "clip_skip", "vae", "text_embedding_dict"}
 _LORA_KEYS = {"lora", "lora_alpha"}
 _DEFAULT_CLIP_SKIP = 1
@@ -41,9 +49,11 @@ class Style:
     Attributes:
         base, motion, depth, dreambooth, vae: models; None where the style names none.
         loras: (model, scale), in the order of merging.
+        textual_inversions: (model, token).
         clip_skip: layers left out at the end of the text encoder.
         prompt_template: ``{}`` is the prompt's place.
         step_list: denoising steps, indices into LCM's 50; None where the style names none.
+        strength: instead of a step list, how much is repainted; None where the style does not say.
         unet_changes: what the network must be, in the reference's own keys.
     """
 
@@ -53,9 +63,11 @@ class Style:
     dreambooth: str | None
     vae: str | None
     loras: tuple[tuple[str, float], ...]
+    textual_inversions: tuple[tuple[str, str], ...]
     clip_skip: int
     prompt_template: str | None
     step_list: tuple[int, ...] | None
+    strength: float | None
     unet_changes: Mapping[str, Any]
 
 
@@ -71,7 +83,7 @@ def read_style(path: Path) -> Style:
     third_party = values.get("third_party_dict") or {}
     _refuse_unknown(path, values, _STYLE_KEYS | _BASE_KEYS, "")
     _refuse_unknown(path, third_party, _THIRD_PARTY_KEYS, "third_party_dict.")
-    _refuse_what_can_not_be_had(path, values, third_party)
+    _refuse_what_can_not_be_had(path, values)
     return Style(
         base=values.get("pretrained_model_path"),
         motion=values.get("motion_module_path"),
@@ -79,9 +91,11 @@ def read_style(path: Path) -> Style:
         dreambooth=third_party.get("dreambooth"),
         vae=third_party.get("vae"),
         loras=_read_loras(path, third_party.get("lora_list") or []),
+        textual_inversions=_read_textual_inversions(path, third_party.get("text_embedding_dict") or {}),
         clip_skip=_read_clip_skip(path, third_party.get("clip_skip", _DEFAULT_CLIP_SKIP)),
         prompt_template=_read_template(path, values),
         step_list=_read_step_list(path, values.get("t_index_list")),
+        strength=_read_strength(path, values.get("strength")),
         unet_changes=values.get("unet_additional_kwargs") or {},
     )
 
@@ -125,6 +139,10 @@ def _resolve_models(values: dict[str, Any], folder: Path) -> dict[str, Any]:
                 else entry
                 for entry in third_party["lora_list"]
             ]
+        if isinstance(third_party.get("text_embedding_dict"), dict):
+            third_party["text_embedding_dict"] = {
+                token: _resolve(model, folder) for token, model in third_party["text_embedding_dict"].items()
+            }
     return resolved
 
 
@@ -145,14 +163,14 @@ def _refuse_unknown(path: Path, values: Mapping[str, Any], known: set[str], pref
         )
 
 
-def _refuse_what_can_not_be_had(path: Path, values: Mapping[str, Any], third_party: Mapping[str, Any]) -> None:
-    if third_party.get("text_embedding_dict"):
-        raise StyleError(f"the style {path} has a text_embedding_dict", "Remove it: added tokens are not supported")
+def _refuse_what_can_not_be_had(path: Path, values: Mapping[str, Any]) -> None:
     if values.get("num_inference_steps", _ORIGINAL_STEPS) != _ORIGINAL_STEPS:
         raise StyleError(
             f"the style {path} has num_inference_steps {values['num_inference_steps']}",
             f"Give t_index_list in LCM's {_ORIGINAL_STEPS} steps",
         )
+    if values.get("t_index_list") is not None and values.get("strength") is not None:
+        raise StyleError(f"the style {path} has a t_index_list and a strength", "Leave out the one or the other")
     schedule = values.get("noise_scheduler_kwargs") or {}
     other = [f"{key} {value!r}" for key, value in schedule.items() if key in _SCHEDULE and _SCHEDULE[key] != value]
     if other:
@@ -171,6 +189,12 @@ def _read_loras(path: Path, entries: Any) -> tuple[tuple[str, float], ...]:
         return tuple((str(entry["lora"]), float(entry.get("lora_alpha", 1.0))) for entry in entries)
     except (TypeError, ValueError) as error:
         raise StyleError(f"lora_alpha of the style {path} is no number ({error})", "Write a number") from error
+
+
+def _read_textual_inversions(path: Path, models: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(models, dict) or not all(isinstance(token, str) for token in models):
+        raise StyleError(f"text_embedding_dict of the style {path} is no table of tokens", "Write TOKEN: FILE")
+    return tuple((str(model), token) for token, model in models.items())
 
 
 def _read_clip_skip(path: Path, value: Any) -> int:
@@ -196,3 +220,11 @@ def _read_step_list(path: Path, value: Any) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not all(isinstance(index, int) for index in value):
         raise StyleError(f"t_index_list of the style {path} is {value!r}", "Write indices, as in [30, 40]")
     return tuple(value)
+
+
+def _read_strength(path: Path, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StyleError(f"strength of the style {path} is {value!r}", "Write a number from 0 to 1, as in 0.4")
+    return float(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -47,12 +47,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         CheckpointError: if the folder has neither, or they are not CLIP's.
     """
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = _read_whole(folder / "tokenizer.json")
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        tokenizer = _read_vocabulary(folder)
-    else:
-        raise CheckpointError(f"{folder} has no tokenizer", _REMEDY)
+    whole, *others = tokenizer_files(folder)
+    tokenizer = _read_vocabulary(folder) if others else _read_whole(whole)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if None in (tokenizer.token_to_id(token) for token in (START_TOKEN, END_TOKEN)):
@@ -61,10 +57,17 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
-    """Return the files that ``read_tokenizer`` reads."""
-    if (folder / "tokenizer.json").is_file():
-        return (folder / "tokenizer.json",)
-    return folder / "vocab.json", folder / "merges.txt"
+    """Return the files that ``read_tokenizer`` reads; raise CheckpointError if they are not there."""
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return tuple(folder / name for name in choose_tokenizer(names, str(folder)))
+
+
+def choose_tokenizer(names: Collection[str], where: str) -> tuple[str, ...]:
+    """Choose a tokenizer's files by name; raise CheckpointError, which calls the folder ``where``, if it has none."""
+    for wanted in (("tokenizer.json",), ("vocab.json", "merges.txt")):
+        if all(name in names for name in wanted):
+            return wanted
+    raise CheckpointError(f"{where} has no tokenizer", _REMEDY)
 
 
 def _read_whole(path: Path) -> Tokenizer:

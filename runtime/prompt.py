@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.bundle.learned_tokens import name_all_vectors, name_vector
 from live2diff_trt.bundle.manifest import PROMPT_PLACE, TOKENIZER_FILE, Bundle
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,16 @@ class PromptTokenizer:
     def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
+        self._learned = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         self._template = bundle.manifest.prompt_template
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.
 
-        Warns where the prompt is too long, and says what was cut.
+        Warns where the prompt is too long, and says what was cut, and where a learned token is not written as it is
+        named, so that of its vectors only the first is taken.
         """
-        text = self._template.replace(PROMPT_PLACE, prompt)
+        text = self._name_vectors(self._template.replace(PROMPT_PLACE, prompt))
         encoding = self._tokenizer.encode(text)
         ids = list(encoding.ids)
         end = ids[-1]
@@ -41,6 +44,13 @@ class PromptTokenizer:
             )
             ids = [*ids[: self._tokens - 1], end]
         return np.array(ids + [end] * (self._tokens - len(ids)), np.int32)
+
+    def _name_vectors(self, text: str) -> str:
+        tokens = self._tokenizer.encode(text).tokens
+        for token in dict.fromkeys(tokens):
+            if token not in text and name_vector(token, 1) in self._learned:
+                logger.warning("the prompt does not write %s like that: only the first of its vectors is taken", token)
+        return name_all_vectors(text, tokens, self._learned)
 
 
 def _open_tokenizer(bundle: Bundle) -> Tokenizer:

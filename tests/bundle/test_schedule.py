@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from live2diff_trt.bundle.errors import SpecError
-from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list, lcm_timesteps, make_step_table
+from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list, lcm_timesteps, make_step_table, spread_steps
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "tiny_a"
 SCHEDULE = ScheduleSpec()
@@ -100,6 +100,69 @@ def test_a_bad_step_list_is_refused_by_name(step_list: list[int]) -> None:
 def test_every_rising_list_in_range_is_accepted(step_list: list[int]) -> None:
     check_step_list(step_list, SCHEDULE)
     assert len(make_step_table(step_list, SCHEDULE).timesteps) == len(step_list)
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps", "expected"),
+    [
+        (0.4, 1, (30,)),
+        (0.4, 2, (30, 40)),
+        (0.4, 3, (30, 36, 43)),
+        (1, 4, (0, 12, 25, 37)),
+        (0.05, 2, (48, 49)),
+        (0.02, 1, (49,)),
+        (0.16, 8, tuple(range(42, 50))),
+    ],
+)
+def test_a_strength_is_a_step_list(strength: float, steps: int, expected: tuple[int, ...]) -> None:
+    assert spread_steps(strength, steps, SCHEDULE) == expected
+
+
+schedules = st.sampled_from([8, 20, 50, 100, 1000]).map(lambda original: ScheduleSpec(original_steps=original))
+
+
+@given(st.floats(0, 1, exclude_min=True), st.integers(1, 8), schedules)
+def test_steps_are_spread_evenly_or_refused(strength: float, steps: int, schedule: ScheduleSpec) -> None:
+    first = round(schedule.original_steps * (1 - strength))
+    if schedule.original_steps - first < steps:
+        with pytest.raises(SpecError, match=f"for {steps} steps"):
+            spread_steps(strength, steps, schedule)
+        return
+    step_list = spread_steps(strength, steps, schedule)
+    check_step_list(step_list, schedule)
+    assert len(step_list) == steps
+    assert step_list[0] == first
+    gaps = np.diff([*step_list, schedule.original_steps])
+    assert gaps.max() - gaps.min() <= 1
+
+
+@given(st.integers(1, 8), schedules)
+def test_strength_1_begins_at_the_noisiest(steps: int, schedule: ScheduleSpec) -> None:
+    assert spread_steps(1, steps, schedule)[0] == 0
+
+
+@given(st.integers(1, 8), st.floats(0.16, 1), st.floats(0.16, 1))
+def test_more_strength_is_more_noise_in_every_row(steps: int, one: float, other: float) -> None:
+    weaker, stronger = (spread_steps(strength, steps, SCHEDULE) for strength in sorted((one, other)))
+    assert all(noisier <= cleaner for noisier, cleaner in zip(stronger, weaker, strict=True))
+
+
+@pytest.mark.parametrize("strength", [0, -0.5, 1.01, math.nan, math.inf, -math.inf])
+def test_a_strength_out_of_range_is_refused_by_name(strength: float) -> None:
+    with pytest.raises(SpecError, match=rf"strength {strength} leaves the range.*as in 0\.4"):
+        spread_steps(strength, 2, SCHEDULE)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 9])
+def test_a_strength_is_for_1_to_8_steps(steps: int) -> None:
+    with pytest.raises(SpecError, match="Name 1 to 8 steps"):
+        spread_steps(0.5, steps, SCHEDULE)
+
+
+def test_the_least_strength_for_the_steps_is_named() -> None:
+    with pytest.raises(SpecError, match=r"leaves 1 of LCM's 50 timesteps for 3 steps\. Use 0\.06 or more"):
+        spread_steps(0.02, 3, SCHEDULE)
+    assert spread_steps(0.06, 3, SCHEDULE) == (47, 48, 49)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.1), (0.2, 0.1), (0.1, 1.0), (-0.1, 0.1)])

@@ -170,6 +170,8 @@ def test_a_prompt_over_the_limit_says_what_was_cut(tiny_bundle: Path) -> None:
         ("--step-list", "40,30", "does not rise"),
         ("--step-list", "30,a", "is not a step list"),
         ("--step-list", "30,50", "leaves the range"),
+        ("--strength", "1.5", "leaves the range"),
+        ("--strength", "0.02", "Use 0.04 or more"),
     ],
 )
 def test_export_refuses_what_can_not_be_had(tmp_path: Path, option: str, value: str, message: str) -> None:

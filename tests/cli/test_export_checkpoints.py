@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml  # type: ignore[import-untyped]
 
-from live2diff_trt.cli.checkpoint_options import read_scaled
+from live2diff_trt.cli.checkpoint_options import CheckpointOptions, LoraAlpha, read_scaled, read_token
 from tests.cli.test_commands import command, refused
 from tests.export.made_up_models import Models, write_models
 
@@ -26,15 +28,17 @@ def test_a_style_becomes_a_bundle_that_streams(models: Models, tmp_path: Path) -
     from live2diff_trt.export.tokenizer import make_tokenizer
     from live2diff_trt.runtime.stream import Stream
 
+    torch.save({"emb_params": torch.randn(2, 32)}, models.folder / "fox.pt")
     style = {
         "pretrained_model_path": "base",
         "motion_module_path": "live2diff.ckpt",
         "depth_model_path": "depth",
         "prompt_template": "{}, ink",
-        "t_index_list": [20, 40],
+        "strength": 0.6,
         "third_party_dict": {
             "dreambooth": "dreambooth.safetensors",
             "lora_list": [{"lora": "kohya.safetensors", "lora_alpha": 0.5}],
+            "text_embedding_dict": {"<fox>": "fox.pt"},
         },
     }
     (models.folder / "style.yaml").write_text(yaml.safe_dump(style))
@@ -53,10 +57,12 @@ def test_a_style_becomes_a_bundle_that_streams(models: Models, tmp_path: Path) -
         ("lcm.safetensors", 1.0, "applied"),
     ]
     assert manifest.weights["text_encoder"]["prompt_template"] == "{}, ink"
+    assert manifest.weights["text_encoder"]["files"][-1]["tokens"] == ["<fox>", "<fox>_1"]
     assert all(len(one["sha256"]) == 64 for part in manifest.weights.values() for one in part["files"])
-    assert (manifest.spec.step_list, manifest.spec.depth_size) == ((20, 40), 384)
-    vocabulary = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]
-    assert vocabulary == make_tokenizer("tiny").get_vocab(with_added_tokens=True)
+    assert (manifest.spec.step_list, manifest.spec.depth_size) == ((20, 35), 384)
+    tokenizer = json.loads((out / "tokenizer.json").read_text())
+    assert tokenizer["model"]["vocab"] == make_tokenizer("tiny").get_vocab(with_added_tokens=True)
+    assert [token["content"] for token in tokenizer["added_tokens"]][-2:] == ["<fox>", "<fox>_1"]
     assert (
         locate_checkpoints(  # the library finds the same files
             CheckpointNames(str(models.base), str(models.motion), depth=str(models.depth), offline=True), TINY
@@ -66,7 +72,7 @@ def test_a_style_becomes_a_bundle_that_streams(models: Models, tmp_path: Path) -
         == "dpt-hybrid"
     )
 
-    with Stream.open(out, prompt="a red fox") as stream:
+    with Stream.open(out, prompt="a red <fox>") as stream:
         pictures = np.random.default_rng(0).integers(0, 256, (9, 64, 64, 3), np.uint8)
         frames = [frame for picture in pictures for frame in stream(picture)] + list(stream.flush())
     assert len(frames) == 9
@@ -82,6 +88,20 @@ def test_options_that_do_not_go_together_are_refused(models: Models, tmp_path: P
     assert not (tmp_path / "bundle").exists()
 
 
+def test_options_win_over_the_style(tmp_path: Path) -> None:
+    from live2diff_trt.export.style import read_style
+
+    third_party = {"lora_list": [{"lora": "a/b"}], "text_embedding_dict": {"<ink>": "a/ink"}}
+    models = {"pretrained_model_path": "a/base", "motion_module_path": "a/motion"}
+    (tmp_path / "style.yaml").write_text(yaml.safe_dump({**models, "third_party_dict": third_party}))
+    style = read_style(tmp_path / "style.yaml")
+    options = CheckpointOptions(None, None, None, (), None, (), None, None, None, LoraAlpha.apply, True, None)
+    names = options.name_checkpoints(style)
+    assert (names.loras, names.textual_inversions) == ((("a/b", 1.0),), (("a/ink", "<ink>"),))
+    names = replace(options, loras=("c:2",), textual_inversions=("fox.pt", "f.pt:<f>")).name_checkpoints(style)
+    assert (names.loras, names.textual_inversions) == ((("c", 2.0),), (("fox.pt", None), ("f.pt", "<f>")))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -94,3 +114,19 @@ def test_options_that_do_not_go_together_are_refused(models: Models, tmp_path: P
 )
 def test_a_lora_may_have_a_scale(text: str, expected: tuple[str, float]) -> None:
     assert read_scaled(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.pt", ("a.pt", None)),
+        ("a.pt:<fox>", ("a.pt", "<fox>")),
+        ("owner/name:sks", ("owner/name", "sks")),
+        ("C:/a.pt", ("C:/a.pt", None)),
+        (r"C:\a.pt", (r"C:\a.pt", None)),
+        ("C:/a.pt:<fox>", ("C:/a.pt", "<fox>")),
+        ("a.pt:", ("a.pt", "")),
+    ],
+)
+def test_a_textual_inversion_may_have_a_token(text: str, expected: tuple[str, str | None]) -> None:
+    assert read_token(text) == expected

@@ -1,4 +1,4 @@
-"""Options of ``run`` that only a GPU acts on: what the backend is told."""
+"""Options of ``run`` that others act on: what backend and stream are told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.cli import run as run_module
 from live2diff_trt.cli.main import app
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.stream import Stream
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,23 @@ def test_overlap_is_on_or_off(
     monkeypatch.setattr(run_module, "choose_backend", choose)
     assert CliRunner().invoke(app, ["run", str(tmp_path), *words]).exit_code == 1
     assert [options.overlap for options in asked] == [overlap]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [((), None), (("--step-list", "20,30,40"), (20, 30, 40)), (("--strength", "0.6"), (20, 35))]
+)
+def test_a_strength_spreads_as_many_steps_as_the_bundle_has(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: tuple[int, ...] | None
+) -> None:
+    asked: list[tuple[int, ...] | None] = []
+
+    def open_stream(bundle: Path, *, step_list: tuple[int, ...] | None, **_: Any) -> None:
+        asked.append(step_list)
+        raise Live2DiffError("that is all that is asked here", "Ask no more")
+
+    monkeypatch.setattr(Stream, "open", open_stream)
+    assert CliRunner().invoke(app, ["run", str(tiny_bundle), "--backend", "onnxruntime", *words]).exit_code == 1
+    assert asked == [expected]
 
 
 def test_nothing_between_on_and_off(tmp_path: Path) -> None:

@@ -130,6 +130,10 @@ def write_motion(path: Path) -> None:
 
 
 def write_depth(folder: Path) -> None:
+    make_depth().save_pretrained(folder)
+
+
+def make_depth() -> DPTForDepthEstimation:
     configuration = DPTConfig(
         hidden_size=16,
         num_hidden_layers=4,
@@ -142,7 +146,7 @@ def write_depth(folder: Path) -> None:
         neck_hidden_sizes=[4, 4, 8, 8],
         fusion_hidden_size=8,
     )
-    DPTForDepthEstimation(configuration).save_pretrained(folder)
+    return DPTForDepthEstimation(configuration)
 
 
 def write_lora(folder: Path) -> None:

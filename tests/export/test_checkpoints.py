@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -394,19 +395,59 @@ def test_what_is_not_there_is_refused_without_asking_the_hub(
         locate_checkpoints(replace(name(models), **{field: value}), TINY)
 
 
-def test_a_hub_id_is_fetched_and_a_path_never(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.fixture
+def hub(models: Models, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """A hub that has the base and the depth network; returns what it was asked, in order."""
+    asked: list[tuple[str, object]] = []
 
-    def fetch(repository: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
-        asked.append((repository, "tokenizer/*" in allow_patterns, local_files_only))
-        return str(models.base if repository.startswith("runwayml") else models.depth)
+    def find(repository: str) -> Path:
+        return models.base if repository.startswith("runwayml") else models.depth
 
+    def list_files(repository: str) -> list[str]:
+        asked.append((repository, "list"))
+        folder = find(repository)
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+    def fetch(repository: str, *, allow_patterns: object = None, local_files_only: bool = False) -> str:
+        asked.append((repository, "offline" if local_files_only else allow_patterns))
+        return str(find(repository))
+
+    monkeypatch.setattr("live2diff_trt.export.locate.list_repo_files", list_files)
     monkeypatch.setattr("live2diff_trt.export.locate.snapshot_download", fetch)
-    names = replace(name(models), base="runwayml/stable-diffusion-v1-5", depth="midas", offline=False)
+    return asked
+
+
+BASE_ID, DEPTH_ID = "runwayml/stable-diffusion-v1-5", "Intel/dpt-hybrid-midas"
+
+
+def test_what_is_needed_of_a_hub_id_is_fetched_and_a_path_never(models: Models, hub: list[tuple[str, object]]) -> None:
+    names = replace(name(models), base=BASE_ID, depth="midas", vae=str(models.base / "vae"), offline=False)
     found = locate_checkpoints(names, TINY)
-    assert asked == [("runwayml/stable-diffusion-v1-5", True, False), ("Intel/dpt-hybrid-midas", False, False)]
-    assert found.describe("unet")["files"][0]["source"] == "runwayml/stable-diffusion-v1-5"
+    needed = ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    needed += ["text_encoder/config.json", "text_encoder/model.safetensors"]
+    needed += ["tokenizer/vocab.json", "tokenizer/merges.txt"]
+    assert hub == [
+        (BASE_ID, "list"),
+        (BASE_ID, needed),
+        (DEPTH_ID, "list"),
+        (DEPTH_ID, ["config.json", "model.safetensors"]),
+    ]
+    assert found.describe("unet")["files"][0]["source"] == BASE_ID
     assert found.tokenizer_folder.path == models.base / "tokenizer"
+
+
+def test_offline_no_list_is_asked_for(models: Models, hub: list[tuple[str, object]]) -> None:
+    locate_checkpoints(replace(name(models), base=BASE_ID, depth="midas"), TINY)
+    assert hub == [(BASE_ID, "offline"), (DEPTH_ID, "offline")]
+
+
+def test_a_hub_that_does_not_answer_is_named(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> list[str]:
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr("live2diff_trt.export.locate.list_repo_files", fail)
+    with pytest.raises(CheckpointError, match=rf"{BASE_ID} can't be had from the hub \(no route\).*--offline"):
+        locate_checkpoints(replace(name(models), base=BASE_ID, offline=False), TINY)
 
 
 def test_a_tokenizer_of_another_model_is_refused(models: Models, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ STYLE = {
         "lora_list": [{"lora": "models/lines.safetensors", "lora_alpha": 0.6}, {"lora": "models/more.safetensors"}],
         "clip_skip": 2,
         "vae": "taesd",
+        "text_embedding_dict": {"<ink>": "models/ink.pt", "<paper>": "someone/paper"},
     },
 }
 
@@ -61,8 +62,8 @@ STYLE = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "models").mkdir()
-    for name in ("style", "lines"):
-        (tmp_path / "models" / f"{name}.safetensors").touch()
+    for name in ("style.safetensors", "lines.safetensors", "ink.pt"):
+        (tmp_path / "models" / name).touch()
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
     return tmp_path
 
@@ -85,9 +86,11 @@ def test_a_style_is_read_over_its_base(folder: Path, monkeypatch: pytest.MonkeyP
         dreambooth=str(folder / "models" / "style.safetensors"),
         vae="taesd",
         loras=((str(folder / "models" / "lines.safetensors"), 0.6), ("models/more.safetensors", 1.0)),
+        textual_inversions=((str(folder / "models" / "ink.pt"), "<ink>"), ("someone/paper", "<paper>")),
         clip_skip=2,
         prompt_template="{}, flat colours",
         step_list=(30, 36, 42),
+        strength=None,
         unet_changes=UNET_CHANGES,
     )
 
@@ -95,13 +98,14 @@ def test_a_style_is_read_over_its_base(folder: Path, monkeypatch: pytest.MonkeyP
 def test_what_a_style_leaves_out_has_the_public_projects_defaults(tmp_path: Path) -> None:
     (tmp_path / "style.yaml").write_text("prompt: '{}, ink'\n")
     style = read_style(tmp_path / "style.yaml")
-    assert (style.clip_skip, style.prompt_template, style.step_list, style.loras) == (1, "{}, ink", None, ())
+    assert (style.clip_skip, style.prompt_template, style.step_list) == (1, "{}, ink", None)
+    assert (style.loras, style.textual_inversions) == ((), ())
 
 
 def test_unknown_keys_are_all_named(folder: Path) -> None:
     third_party = {**STYLE["third_party_dict"], "controlnet": "x"}  # type: ignore[dict-item]
-    with pytest.raises(StyleError, match="guidance_scale, strength"):
-        read_style(write(folder, {"guidance_scale": 7, "strength": 0.5}))
+    with pytest.raises(StyleError, match="guidance_scale, seed"):
+        read_style(write(folder, {"guidance_scale": 7, "seed": 2}))
     with pytest.raises(StyleError, match=r"third_party_dict\.controlnet"):
         read_style(write(folder, {"third_party_dict": third_party}))
     with pytest.raises(StyleError, match=r"lora_list\.weight"):
@@ -113,13 +117,17 @@ def test_unknown_keys_are_all_named(folder: Path) -> None:
     [
         ({"num_inference_steps": 20}, "num_inference_steps 20"),
         ({"noise_scheduler_kwargs": {"beta_schedule": "scaled_linear"}}, "scaled_linear"),
-        ({"third_party_dict": {"text_embedding_dict": {"<x>": "x.pt"}}}, "text_embedding_dict"),
+        ({"third_party_dict": {"text_embedding_dict": ["x.pt"]}}, "text_embedding_dict .* no table of tokens"),
+        ({"third_party_dict": {"text_embedding_dict": {3: "x.pt"}}}, "text_embedding_dict .* no table of tokens"),
         ({"third_party_dict": {"clip_skip": "two"}}, "clip_skip"),
         ({"third_party_dict": {"lora_list": [{"lora": "a", "lora_alpha": "much"}]}}, "is no number"),
         ({"third_party_dict": [1]}, "no table of keys"),
         ({"prompt_template": 3}, "is no text"),
         ({"prompt_template": "flat colours"}, "no place for a prompt"),
         ({"t_index_list": "30,40"}, "t_index_list"),
+        ({"t_index_list": None, "strength": "much"}, "strength of the style .* is 'much'"),
+        ({"t_index_list": None, "strength": True}, "strength of the style .* is True"),
+        ({"strength": 0.5}, "has a t_index_list and a strength"),
         ({"base": "style.yaml"}, "based on itself"),
         ({"base": "missing.yaml"}, r"missing\.yaml can't be read"),
     ],
@@ -127,6 +135,12 @@ def test_unknown_keys_are_all_named(folder: Path) -> None:
 def test_what_can_not_be_had_is_refused(folder: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(StyleError, match=message):
         read_style(write(folder, changes))
+
+
+@pytest.mark.parametrize("strength", [0.4, 1])
+def test_a_strength_may_stand_for_the_step_list(folder: Path, strength: float) -> None:
+    style = read_style(write(folder, {"t_index_list": None, "strength": strength}))
+    assert (style.step_list, style.strength) == (None, strength)
 
 
 def test_a_style_must_be_for_the_presets_network() -> None:

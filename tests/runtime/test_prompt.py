@@ -135,6 +135,34 @@ def test_a_prompt_is_put_into_the_template_of_the_style(
     assert message.endswith("'blue'")
 
 
+@pytest.fixture
+def learned(folder: Path, tokenizer: Tokenizer) -> PromptTokenizer:
+    """A tokenizer that was taught <fox> with two vectors and <ink> with one."""
+    taught = Tokenizer.from_str(tokenizer.to_str())
+    taught.add_tokens(["<fox>", "<fox>_1", "<ink>"])
+    taught.save(str(folder / TOKENIZER_FILE))
+    return open_tokenizer(folder, tokens=7, template="{}, <ink>")
+
+
+def test_a_learned_token_has_all_of_its_vectors(
+    learned: PromptTokenizer, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = tokenizer.get_vocab_size()
+    start, a, comma, end = look_up(tokenizer, START_TOKEN, "a</w>", ",</w>", END_TOKEN)
+    assert learned.tokenize("a <fox>").tolist() == [start, a, first, first + 1, comma, first + 2, end]
+    assert learned.tokenize("A").tolist() == [start, a, comma, first + 2, end, end, end]
+    assert not warnings(caplog)
+
+
+def test_a_learned_token_in_other_letters_is_told(
+    learned: PromptTokenizer, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert learned.tokenize("<FOX> <INK>")[1] == tokenizer.get_vocab_size()
+    (message,) = warnings(caplog)
+    assert "<fox>" in message
+    assert "only the first of its vectors" in message
+
+
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"model": 3}'])
 def test_a_tokenizer_that_is_none_is_refused_by_name(folder: Path, text: str) -> None:
     (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
