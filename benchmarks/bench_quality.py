@@ -18,9 +18,10 @@ from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.backend import BackendOptions
 from live2diff_trt.runtime.frame import FinishedFrame, SourceFrame
 from live2diff_trt.runtime.source import open_source
-from live2diff_trt.runtime.stream import BackendOptions, Stream
+from live2diff_trt.runtime.stream import Stream
 
 _BACKENDS: dict[str, type[BackendOptions]] = {"tensorrt": TensorRTOptions, "onnxruntime": OnnxRuntimeOptions}
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}

@@ -121,7 +121,7 @@ def _time_ticks(pipeline: Pipeline, frames: list[Image], ticks: int) -> list[flo
 def time_warm_up(results: ResultsFile, point: Point, label: Label, pipeline: CudaPipeline, *, samples: int) -> None:
     """Add ``stage/warm_up`` (8 gathered frames until all are delivered) and ``stage/gather`` (taking in all 8)."""
     pictures = draw_pictures(point.width, point.height)
-    pipeline.set_prompt(PROMPT)
+    pipeline.set_text_embeddings(pipeline.encode_prompt(PROMPT))
     gathering: list[float] = []
     warming: list[float] = []
     for _ in range(samples):
@@ -142,7 +142,7 @@ def time_warm_up(results: ResultsFile, point: Point, label: Label, pipeline: Cud
 def _fill(pipeline: Pipeline, pictures: list[Image]) -> None:
     """Stream the first frames."""
     pipeline.reset()
-    pipeline.set_prompt(PROMPT)
+    pipeline.set_text_embeddings(pipeline.encode_prompt(PROMPT))
     for index in range(8):
         pipeline.gather(index, pictures[index])
     pipeline.warm_up(8).wait()

@@ -23,6 +23,7 @@ from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
@@ -165,12 +166,17 @@ class TorchPipeline:
         return empty_frame(height, width)
 
     @torch.inference_mode()
-    def set_prompt(self, prompt: str) -> None:
-        """Change the prompt; it acts from the next tick on."""
+    def encode_prompt(self, prompt: str) -> Array:
+        """Return a prompt's text embeddings, [1, tokens, channels]; waits for the device."""
         with self.on_stream():
             ids = torch.from_numpy(self._tokenizer.tokenize(prompt)[None]).to(self._device)
             (embeddings,) = self._text_encoder((ids,))
-            self.tick_of_unet.set_prompt(embeddings.cpu().numpy())
+            return embeddings.cpu().numpy()
+
+    def set_text_embeddings(self, embeddings: Array) -> None:
+        """Compute keys and values of text embeddings, [1, tokens, channels]; they act from the next tick on."""
+        with self.on_stream():
+            self.tick_of_unet.set_prompt(embeddings)
 
     def set_seed(self, seed: int) -> None:
         """Draw the stream's own noise of this seed, from the next tick on; ``noise_source`` is changed."""

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     ENTER = 0
     RENOISE = 1
     WARM_UP = 2
+    SKIP = 3
 
 
 def philox_words(blocks: int, seed: int, frame: int, step: int, purpose: Purpose) -> NDArray[np.uint32]:

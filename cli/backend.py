@@ -14,7 +14,7 @@ from live2diff_trt.engine.gpu import detect_gpu
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.stream import BackendOptions
+from live2diff_trt.runtime.backend import BackendOptions
 
 
 def choose_backend(

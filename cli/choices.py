@@ -49,6 +49,13 @@ class ProviderChoice(str, Enum):
     cuda = "cuda"
 
 
+class InterpolationChoice(str, Enum):
+    """The ways between prompts."""
+
+    linear = "linear"
+    spherical = "spherical"
+
+
 class Switch(str, Enum):
     """Whether something is done."""
 

@@ -29,6 +29,7 @@ class RunProgress:
         self.frames = 0
         self.started_at = time.perf_counter()
         self._ended_at = self.started_at
+        self._repeated = 0
         self._latencies_ms: list[float] = []
         self._recent: deque[float] = deque(maxlen=_RECENT_FRAMES)
         self._display = Progress(
@@ -52,6 +53,7 @@ class RunProgress:
         """Count a frame that was delivered."""
         self._ended_at = time.perf_counter()
         self.frames += 1
+        self._repeated += frame.repeated
         self._latencies_ms.append(frame.latency_ms)
         self._recent.append(self._ended_at)
         span = self._recent[-1] - self._recent[0]
@@ -64,6 +66,8 @@ class RunProgress:
         middle, late = np.percentile(self._latencies_ms, [50, 99])
         table = Table(show_header=False, title="run")
         table.add_row("frames", str(self.frames))
+        if self._repeated:
+            table.add_row("skipped as similar", str(self._repeated))
         table.add_row("size", f"{spec.width}x{spec.height}, T = {spec.steps}, {spec.dtype}")
         table.add_row("time to the first frame in", f"{startup_seconds:.2f} s")
         table.add_row("throughput", f"{self.frames / seconds:.1f} FPS")

@@ -12,12 +12,23 @@ import typer
 from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.cli.backend import choose_backend
-from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice, Switch
+from live2diff_trt.cli.choices import (
+    BackendOption,
+    FlavourOption,
+    FormOption,
+    InterpolationChoice,
+    ProviderChoice,
+    Switch,
+)
 from live2diff_trt.cli.console import messages, output
 from live2diff_trt.cli.progress import RunProgress
+from live2diff_trt.cli.prompt_options import blend_prompts, follow_changes, read_changes
 from live2diff_trt.cli.step_options import StepOptions, read_steps
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.prompt_blend import Transition
+from live2diff_trt.runtime.scene_cut import SceneCut
+from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
 from live2diff_trt.runtime.sink import open_sink
 from live2diff_trt.runtime.source import open_source
 from live2diff_trt.runtime.stream import Stream
@@ -34,7 +45,36 @@ def run(
         str,
         typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, or null."),
     ] = "null",
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the video should look like.")] = "",
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="What the video should look like. Given again: a blend of all."),
+    ] = None,
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weight", "-w", help="Share of a prompt in the blend: one for each --prompt, in their order."),
+    ] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option("--then", metavar="SECONDS:PROMPT", help="Another prompt from that time on. May be given again."),
+    ] = None,
+    transition: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long each --then takes; at once if not given.")
+    ] = None,
+    interpolation: Annotated[
+        InterpolationChoice, typer.Option(help="The way between prompts, in blends and transitions.")
+    ] = InterpolationChoice.linear,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--similar-image-filter", metavar="COSINE", help="Skip frames like the last one, as of this likeness: 0.98."
+        ),
+    ] = None,
+    maximum_skipped: Annotated[
+        int, typer.Option("--max-skipped", help="How many frames that filter skips in a row.")
+    ] = SimilarImageFilter.maximum_skipped,
+    rewarm_on_cut: Annotated[
+        bool, typer.Option("--rewarm-on-cut", help="Begin anew where the source cuts to another scene.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps other than the bundle's, as in 30,40.")] = None,
     strength: Annotated[
@@ -59,6 +99,10 @@ def run(
     """Stream a video through a bundle: every frame that goes in comes out once, in order."""
     started = time.perf_counter()
     steps = read_steps(step_list, strength)
+    blend = blend_prompts(prompts or [], weights or [], interpolation.value)
+    changes = read_changes(then or [])
+    turning = None if transition is None else Transition(transition, interpolation=interpolation.value)
+    similar = None if threshold is None else SimilarImageFilter(threshold, maximum_skipped)
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     on_gpu = TensorRTOptions(
         flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans, overlap=overlap is Switch.on
@@ -68,7 +112,15 @@ def run(
     chosen = _choose_steps(steps, folder)
     with (
         open_source(source) as incoming,
-        Stream.open(folder, prompt=prompt, seed=seed, step_list=chosen, options=options) as stream,
+        Stream.open(
+            folder,
+            prompt=blend,
+            seed=seed,
+            step_list=chosen,
+            similar_image_filter=similar,
+            rewarm_on_cut=SceneCut() if rewarm_on_cut else None,
+            options=options,
+        ) as stream,
     ):
         incoming.new_frame = stream.empty_frame
         spec = stream.spec
@@ -86,7 +138,8 @@ def run(
             with outgoing, progress:
                 # What has an end is a file: its next frame is always there, so the GPU need not wait for it.
                 ahead = stream.full_ahead if incoming.frame_count is not None else 0
-                for finished in stream.run(islice(incoming, frames), ahead=ahead):
+                followed = follow_changes(islice(incoming, frames), changes, turning, stream)
+                for finished in stream.run(followed, ahead=ahead):
                     outgoing.write(finished)
                     progress.note(finished)
         finally:

@@ -6,19 +6,29 @@ through it. ``Stream`` is the way in for programs; ``live2diff-trt`` is the way 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
+    from live2diff_trt.runtime.scene_cut import SceneCut
+    from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
     from live2diff_trt.runtime.stream import Stream
 
 __version__ = "0.1.0"
-__all__ = ["Stream", "__version__"]
+__all__ = ["PromptBlend", "SceneCut", "SimilarImageFilter", "Stream", "Transition", "__version__"]
+
+_MODULES = {
+    "PromptBlend": "prompt_blend",
+    "SceneCut": "scene_cut",
+    "SimilarImageFilter": "similar_image_filter",
+    "Stream": "stream",
+    "Transition": "prompt_blend",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``Stream`` when it is first asked for, so that ``live2diff_trt.bundle`` alone stays light."""
-    if name == "Stream":
-        from live2diff_trt.runtime.stream import Stream
-
-        return Stream
+    """Import what is asked for when it is first asked for, so that ``live2diff_trt.bundle`` alone stays light."""
+    if name in _MODULES:
+        return getattr(import_module(f"live2diff_trt.runtime.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
@@ -99,10 +100,18 @@ class CudaPipeline:
         self._make_current()
         return self.parts.exchange.empty_frame(height, width)
 
-    def set_prompt(self, prompt: str) -> None:
-        """Change the prompt; it acts from the next tick on."""
+    def encode_prompt(self, prompt: str) -> Array:
+        """Return a prompt's text embeddings, [1, tokens, channels]. Waits for the denoise lane, to bring them back."""
         self._make_current()
-        self.parts.unet.conditions.set_prompt(self.parts.tokenizer.tokenize(prompt))
+        return self.parts.unet.conditions.encode(self.parts.tokenizer.tokenize(prompt))
+
+    def set_text_embeddings(self, embeddings: Array) -> None:
+        """Compute keys and values of text embeddings, [1, tokens, channels], in the denoise lane's order: no waiting.
+
+        They act from the next tick on.
+        """
+        self._make_current()
+        self.parts.unet.conditions.set_text_embeddings(embeddings)
 
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections import deque
 from types import TracebackType
 from typing import Any
 
@@ -125,14 +126,36 @@ class PinnedArray:
         self._buffer.close()
 
 
+class PinnedTurns:
+    """Pinned arrays used in turn: the host fills one while others are on their way.
+
+    Args:
+        device: of the events that tell when an array was read.
+        count: how many may be on their way before ``send`` waits for the oldest.
+        size: of each, in bytes.
+    """
+
+    def __init__(self, device: Device, count: int, size: int) -> None:
+        self._arrays = deque((PinnedArray(size), device.create_event()) for _ in range(count))
+
+    def send(self, stream: Stream, address: int, values: Array) -> None:
+        """Copy values of no more than an array's size to the device, in the stream's order."""
+        pinned, sent = self._arrays[0]
+        sent.sync()
+        pinned.array[: values.nbytes].view(values.dtype).reshape(values.shape)[:] = values
+        checked(driver.cuMemcpyHtoDAsync(address, pinned.address, values.nbytes, stream.handle))
+        stream.record(sent)
+        self._arrays.rotate(-1)
+
+    def close(self) -> None:
+        """Free the memory; closing twice is harmless."""
+        for pinned, _ in self._arrays:
+            pinned.close()
+
+
 def copy_on_device(stream: Stream, target: DeviceTensor, source: DeviceTensor) -> None:
     """Copy a dense tensor to another of the same size, in the stream's order."""
     checked(driver.cuMemcpyDtoDAsync(target.address, source.address, dense_bytes(source), stream.handle))
-
-
-def copy_to_device(stream: Stream, address: int, pinned: PinnedArray, size: int) -> None:
-    """Copy the first ``size`` bytes of a pinned array to the device, in the stream's order."""
-    checked(driver.cuMemcpyHtoDAsync(address, pinned.address, size, stream.handle))
 
 
 def fill_with_zeros(stream: Stream, address: int, size: int) -> None:

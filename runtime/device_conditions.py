@@ -14,11 +14,13 @@ from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.runtime.device import DeviceMemory, PinnedArray, copy_on_device, copy_to_device
+from live2diff_trt.runtime.device import DeviceMemory, PinnedTurns, copy_on_device, dense_bytes
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 
 HOISTED = ("time_embed", "text_encoder", "prompt_kv")
 """What runs once per step list or prompt. Recordings bring encoded prompts: they have no text encoder."""
+_TURNS = 5
+"""Of text embeddings on their way up: as many as there are slots of frames with three lanes, so none is waited for."""
 
 
 class DeviceConditions:
@@ -43,8 +45,7 @@ class DeviceConditions:
             layout.at(memory.allocate("conditions", layout.nbytes), memory.device_id) for layout in layouts
         )
         self._tick_time, self._warm_up_time, self._prompt, self._single = tick, warm_up, prompt, single
-        self._token_ids = PinnedArray(4 * spec.prompt_tokens)
-        self._ids_sent = memory.device.create_event()
+        self._staging = PinnedTurns(memory.device, _TURNS, dense_bytes(single["text_embeddings"]))
         self._bind_hoisted_plans()
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
@@ -60,18 +61,16 @@ class DeviceConditions:
                     copy_on_device(self._memory.stream, target, self._single[name].row(0))
         self._memory.stream.sync()
 
-    def set_prompt(self, token_ids: NDArray[np.int32]) -> None:
-        """Encode one prompt, [tokens] int32, for all rows. In the stream's order: it acts from the next tick on."""
-        self._ids_sent.sync()  # the ids of the prompt before may still be on their way
-        self._token_ids.array.view(np.int32)[:] = token_ids
-        copy_to_device(self._memory.stream, self._single["token_ids"].address, self._token_ids, 4 * len(token_ids))
-        self._memory.stream.record(self._ids_sent)
+    def encode(self, token_ids: NDArray[np.int32]) -> NDArray[np.floating]:
+        """Return the text embeddings, [1, tokens, channels], of one prompt, [tokens] int32. Waits for the device."""
+        self._memory.upload(self._single["token_ids"], token_ids)
         self._enqueue("text_encoder")
-        self._project_prompt()
+        return self._memory.download(self._single["text_embeddings"])
 
     def set_text_embeddings(self, embeddings: NDArray[np.floating]) -> None:
-        """Take a prompt that is encoded already, [1, tokens, channels]. Waits for the device."""
-        self._memory.upload(self._single["text_embeddings"], embeddings)
+        """Take text embeddings, [1, tokens, channels], for all rows. In the stream's order, without waiting for it."""
+        target = self._single["text_embeddings"]
+        self._staging.send(self._memory.stream, target.address, embeddings.astype(target.dtype))
         self._project_prompt()
 
     def _project_prompt(self) -> None:
@@ -107,7 +106,7 @@ class DeviceConditions:
 
     def close(self) -> None:
         """Free the pinned memory; closing twice is harmless."""
-        self._token_ids.close()
+        self._staging.close()
 
     def _prompt_addresses(self) -> dict[str, int]:
         return {name: rows.address for name, rows in self._prompt.items()}

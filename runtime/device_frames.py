@@ -14,8 +14,8 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.device import DeviceMemory, PinnedArray, dense_bytes
-from live2diff_trt.runtime.device_image import DeviceImage, DevicePicture, is_on_device, view_picture
-from live2diff_trt.runtime.frame import Image, check_image
+from live2diff_trt.runtime.device_image import DeviceImage, DevicePicture, view_picture
+from live2diff_trt.runtime.frame import Image, check_image, is_on_device
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.page_locked import FramePool, address_of
 from live2diff_trt.runtime.tick_record import TickRecord

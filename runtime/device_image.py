@@ -60,14 +60,6 @@ class DeviceImage:
         return self._view.__dlpack_device__()
 
 
-def is_on_device(image: object) -> bool:
-    """Whether an object offers memory on a CUDA device."""
-    if hasattr(image, "__cuda_array_interface__"):
-        return True
-    cuda_device_type = 2  # kDLCUDA
-    return hasattr(image, "__dlpack_device__") and image.__dlpack_device__()[0] == cuda_device_type
-
-
 def view_picture(image: object, stream: Stream, device_id: int) -> tuple[DevicePicture, object]:
     """View another library's picture. Work on ``stream`` waits for what that library's stream still does to it.
 

@@ -17,6 +17,10 @@ class FrameError(Live2DiffError):
     """A frame handed to the stream is not uint8 RGB [height, width, 3]."""
 
 
+class ControlError(Live2DiffError):
+    """A control can't be set to that, or not now; nothing was changed."""
+
+
 class StreamClosedError(Live2DiffError):
     """A stream was used after it was closed."""
 

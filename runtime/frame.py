@@ -36,16 +36,19 @@ class FinishedFrame:
 
     Attributes:
         image: uint8 RGB, [height, width, 3] at the stream's size; the receiver owns it. A numpy array, or a
-            ``DeviceImage`` where the stream was opened with ``output="device"``.
+            ``DeviceImage`` where the stream was opened with ``output="device"``. A frame that repeats another has the
+            very same object: who writes into one writes into both.
         time: the presentation time it came with, in seconds.
         index: which frame of the source it is, from 0.
         latency_ms: from the moment the stream took the frame to its delivery.
+        repeated: whether it shows the frame before it once more: it was skipped as similar, or came in a pause.
     """
 
     image: Any
     time: Fraction
     index: int
     latency_ms: float
+    repeated: bool = False
 
 
 def empty_frame(height: int, width: int) -> Image:
@@ -65,3 +68,11 @@ def check_image(image: object) -> Image:
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise FrameError(f"a frame is {found}", "Pass uint8 RGB, [height, width, 3], neither side 0")
     return image
+
+
+def is_on_device(image: object) -> bool:
+    """Whether an object offers memory on a CUDA device."""
+    if hasattr(image, "__cuda_array_interface__"):
+        return True
+    cuda_device_type = 2  # kDLCUDA
+    return hasattr(image, "__dlpack_device__") and image.__dlpack_device__()[0] == cuda_device_type

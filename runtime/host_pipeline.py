@@ -59,10 +59,14 @@ class HostPipeline:
         """Return a frame in ordinary memory."""
         return empty_frame(height, width)
 
-    def set_prompt(self, prompt: str) -> None:
-        """Change the prompt; it acts from the next tick on."""
+    def encode_prompt(self, prompt: str) -> Array:
+        """Return a prompt's text embeddings, [1, tokens, channels]."""
         ids = self._tokenizer.tokenize(prompt)
-        self._network.set_prompt(self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"])
+        return self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"]
+
+    def set_text_embeddings(self, embeddings: Array) -> None:
+        """Compute keys and values of text embeddings, [1, tokens, channels]; they act from the next tick on."""
+        self._network.set_prompt(embeddings.astype(self.spec.dtype))
 
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on."""

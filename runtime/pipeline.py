@@ -8,13 +8,17 @@ from typing import Any, Protocol
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.kv_ring import Array
 
 
 class Pending(Protocol):
     """Pictures that are being made."""
 
     def wait(self) -> Sequence[Any]:
-        """Return them, uint8 RGB [height, width, 3] at the stream's size, once they are complete."""
+        """Return them, uint8 RGB [height, width, 3] at the stream's size, once they are complete.
+
+        Whoever asks again gets the same arrays.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +54,11 @@ class Pipeline(Protocol):
     def empty_frame(self, height: int, width: int) -> Image:
         """Return memory for a frame, uint8 [height, width, 3], out of which it is taken without a copy on the host."""
 
-    def set_prompt(self, prompt: str) -> None:
-        """Change the prompt; it acts from the next tick on."""
+    def encode_prompt(self, prompt: str) -> Array:
+        """Return a prompt's text embeddings, [1, tokens, channels]. It may wait for what is on its way."""
+
+    def set_text_embeddings(self, embeddings: Array) -> None:
+        """Let the network draw what text embeddings say, [1, tokens, channels]; they act from the next tick on."""
 
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on; of the seed the lowest 64 bits count."""
@@ -63,7 +70,10 @@ class Pipeline(Protocol):
         """Denoise the ``frames`` that were gathered, the last one repeated where there are fewer than the sink."""
 
     def tick(self, frame: int | None, image: Any) -> Submitted:
-        """Take one frame, or none while draining, and move every frame one step on."""
+        """Take one frame, or none while draining, and move every frame one step on.
+
+        Numbers of frames rise, and may leave some out.
+        """
 
     def reset(self) -> None:
         """Forget every frame."""

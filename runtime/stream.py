@@ -4,62 +4,60 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.errors import FrameError, StreamClosedError
-from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame
-from live2diff_trt.runtime.pipeline import Pending, Pipeline
+from live2diff_trt.runtime.backend import BackendOptions, open_pipeline
+from live2diff_trt.runtime.clip import Clip
+from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
+from live2diff_trt.runtime.errors import ControlError, FrameError, StreamClosedError
+from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame, check_image, is_on_device
+from live2diff_trt.runtime.frame_watch import FrameWatch
+from live2diff_trt.runtime.pipeline import Pipeline
+from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
+from live2diff_trt.runtime.prompt_control import PromptControl
+from live2diff_trt.runtime.scene_cut import SceneCut
+from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
 
 logger = logging.getLogger(__name__)
 
 ASSUMED_FRAME_RATE = Fraction(25)
 """Frames per second of frames that come without a presentation time."""
 
-BackendOptions = OnnxRuntimeOptions | TensorRTOptions
-
-
-@dataclass(frozen=True)
-class _Arrival:
-    """A frame on its way: which it is, when it is shown, when it came."""
-
-    index: int
-    time: Fraction
-    came_at: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Leaving:
-    """Frames whose pictures are being made, in order."""
-
-    arrivals: list[_Arrival]
-    pending: Pending
-
 
 class Stream:
     """One video stream through a bundle, the same on every backend.
 
     The first frames (8) are gathered until warm-up, which finishes them together. Every later frame leaves T − 1 ticks
-    after it came; ``flush`` drains the last ones. A stream is used by one thread at a time.
+    after it came; ``flush`` drains the last ones. Controls act from the next frame on; one that is not valid raises
+    ControlError and changes nothing. A stream is used by one thread at a time.
+
+    Args:
+        pipeline: ready for its first frame but for the prompt; closed with the stream.
+        seed: that the pipeline draws its noise with.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, seed: int = 0) -> None:
         self._spec = pipeline.spec
         self._pipeline = pipeline
+        self._seed = seed
+        self._queue = DeliveryQueue()
+        self._prompt = PromptControl(pipeline)
+        self._clip = Clip(pipeline, self._prompt, self._queue)
+        self._watch = FrameWatch()
         self._next_index = 0
+        self._last_time: Fraction | None = None
         self._source_size: tuple[int, int] | None = None
-        self._gathered: list[_Arrival] = []
-        self._in_flight: dict[int, _Arrival] = {}
+        self._paused = False
+        self._wants_rewarm = False
         self._closed = False
 
     @classmethod
@@ -67,9 +65,11 @@ class Stream:
         cls,
         bundle: str | Path,
         *,
-        prompt: str = "",
+        prompt: str | PromptBlend = "",
         seed: int = 0,
         step_list: tuple[int, ...] | None = None,
+        similar_image_filter: SimilarImageFilter | None = None,
+        rewarm_on_cut: SceneCut | None = None,
         options: BackendOptions | None = None,
     ) -> Stream:
         """Open a bundle and make it ready for the first frame.
@@ -79,11 +79,14 @@ class Stream:
             prompt: what the video should look like.
             seed: of the stream's noise, 64 bits. Same seed, input, machine and threads: the same output, bit by bit.
             step_list: denoising steps other than the bundle's own; its length is T.
+            similar_image_filter: skip frames that are like the last one; None: compute every frame.
+            rewarm_on_cut: begin anew where the source cuts to another scene; None: don't look for cuts.
             options: of the backend, and so which one: ONNX Runtime on the CPU if not given.
 
         Raises:
             BundleError: if the bundle is missing, damaged or of another version.
             SpecError: if the step list is not valid.
+            ControlError: if the prompt is none.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
             DeviceMemoryError: if the GPU has too little free memory; nothing was allocated then.
@@ -91,9 +94,11 @@ class Stream:
         # Plans carry the weights already: of the bundle they need the tokenizer alone.
         opened = Bundle.open(bundle, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
-        stream = cls(_open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed))
+        stream = cls(open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed), seed=seed)
         try:
             stream.set_prompt(prompt)
+            stream.set_similar_image_filter(similar_image_filter)
+            stream.set_rewarm_on_cut(rewarm_on_cut)
         except BaseException:
             stream.close()
             raise
@@ -129,22 +134,84 @@ class Stream:
             raise FrameError(f"there is no frame of {width}x{height} pixels", "Use sides of 1 or more")
         return self._pipeline.empty_frame(height, width)
 
-    def set_prompt(self, prompt: str) -> None:
-        """Change the prompt; it acts from the next tick on."""
+    def set_prompt(self, prompt: str | PromptBlend, transition: Transition | None = None) -> None:
+        """Change the prompt; it acts from the next tick on. It is encoded here, once: no tick waits for that.
+
+        Args:
+            prompt: a text, or a blend of several.
+            transition: how long it takes to replace the prompt in effect, which may be on its way to another itself;
+                None: at once. Frames that come in a pause don't count.
+
+        Raises:
+            ControlError: if one of them is something else.
+        """
         self._check_open()
-        self._pipeline.set_prompt(prompt)
+        self._prompt.set(prompt, transition)
 
     def set_seed(self, seed: int) -> None:
         """Change the seed of the noise, 64 bits; it acts from the next tick on.
 
         Noise follows from seed, frame and denoising step alone, so a seed that is set back gives the frames from there
         on the noise that they would have had.
+
+        Raises:
+            ControlError: if it is no integer.
         """
         self._check_open()
-        self._pipeline.set_seed(seed)
+        try:
+            self._seed = index(seed)
+        except TypeError as error:
+            raise ControlError(f"a seed is {seed!r}", "Use an integer") from error
+        self._pipeline.set_seed(self._seed)
+
+    def set_similar_image_filter(self, settings: SimilarImageFilter | None) -> None:
+        """Skip frames that are like the last one that was computed, or no more. Frames must lie on the host then.
+
+        A frame that is skipped shows the picture of the frame before it once more, in its turn. Warm-up skips none.
+
+        Raises:
+            ControlError: if it is something else.
+        """
+        self._check_open()
+        self._watch.set_filter(settings)
+
+    def set_rewarm_on_cut(self, settings: SceneCut | None) -> None:
+        """Do what ``rewarm`` does at every cut, or no more. Frames must lie on the host then.
+
+        Raises:
+            ControlError: if it is something else.
+        """
+        self._check_open()
+        self._watch.set_cut(settings)
+
+    def rewarm(self) -> None:
+        """Let the next 8 frames become the sink: they come out together, as those of a new clip would.
+
+        Frames on their way are finished first, when the next one comes. Only indices and the prompt's transition go on.
+        """
+        self._check_open()
+        self._wants_rewarm = True
+
+    def pause(self) -> None:
+        """Freeze: a frame that comes from here on shows the picture of the frame before it once more.
+
+        Nothing is computed, but that frames on their way are finished when the next one comes.
+
+        Raises:
+            ControlError: if no frame was taken yet, so that there is nothing to show.
+        """
+        self._check_open()
+        if not self._queue.can_repeat:
+            raise ControlError("there is no picture yet that a pause could show", "Pause after the first frame")
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on where the stream was: frames that come from here on are what they had been without the pause."""
+        self._check_open()
+        self._paused = False
 
     def __call__(self, image: Image | Any, time_of_frame: Fraction | None = None) -> list[FinishedFrame]:
-        """Take one frame and return those that it finished: none, one, or the first eight together.
+        """Take one frame and return those that it finished: none, one, or several together, as the first eight.
 
         Args:
             image: uint8 RGB, [any height, any width, 3]. It is read before this returns, not kept and not changed.
@@ -154,12 +221,12 @@ class Stream:
             time_of_frame: its presentation time in seconds; counted at 25 frames a second if not given.
 
         Raises:
-            FrameError: if the image is of another shape or dtype.
+            FrameError: if the image is of another shape or dtype, or lies on the device while frames are compared.
             StreamClosedError: after ``close``.
         """
         self._check_open()
-        leaving = self._take(image, time_of_frame)
-        return [] if leaving is None else self._deliver(leaving)
+        self._take(image, time_of_frame)
+        return list(self._deliver())
 
     def run(self, source: Iterable[SourceFrame | Image], *, ahead: int = 0) -> Iterator[FinishedFrame]:
         """Stream a whole source and flush. Yields every frame of it once, in order.
@@ -169,29 +236,22 @@ class Stream:
             ahead: how many frames are taken before the oldest result is waited for. 0 delivers each frame as early as
                 possible; ``full_ahead`` keeps a GPU busy, and is for a source that has its next frame ready.
         """
-        leaving: deque[_Leaving] = deque()
         for frame in source:
             self._check_open()
-            taken = self._take(*_unpack(frame))
-            if taken is not None:
-                leaving.append(taken)
-            while len(leaving) > ahead:
-                yield from self._deliver(leaving.popleft())
-        for remaining in leaving:
-            yield from self._deliver(remaining)
+            self._take(*_unpack(frame))
+            yield from self._deliver(ahead)
+        yield from self._deliver()
         yield from self.flush()
 
     def flush(self) -> list[FinishedFrame]:
         """Finish every frame still on its way. The next frame begins a new clip with a warm-up of its own."""
         self._check_open()
-        leaving = [self._warm_up()] if self._gathered else []
-        finished = [frame for batch in leaving for frame in self._deliver(batch)]
-        while self._pipeline.in_flight:
-            taken = self._tick(None, None)
-            finished += [] if taken is None else self._deliver(taken)
-        self._pipeline.reset()
+        self._begin_clip()
+        self._prompt.finish()
+        self._watch.forget()
         self._next_index = 0
-        return finished
+        self._last_time = None
+        return list(self._deliver())
 
     def close(self) -> None:
         """Let go of graphs, plans and caches. Frames still on their way are dropped; closing twice is harmless."""
@@ -207,41 +267,51 @@ class Stream:
     ) -> None:
         self.close()
 
-    def _take(self, image: Any, time_of_frame: Fraction | None) -> _Leaving | None:
-        index = self._next_index
-        arrival = _Arrival(
-            index, index / ASSUMED_FRAME_RATE if time_of_frame is None else time_of_frame, time.perf_counter()
-        )
-        if index < self._spec.sink:
-            self._pipeline.gather(index, image)
-            self._gathered.append(arrival)
-            leaving = self._warm_up() if len(self._gathered) == self._spec.sink else None
+    def _take(self, image: Any, time_of_frame: Fraction | None) -> None:
+        if time_of_frame is None:
+            time_of_frame = self._next_index / ASSUMED_FRAME_RATE
+        arrival = Arrival(self._next_index, time_of_frame, time.perf_counter())
+        if self._paused:
+            self._repeat(arrival, image)
         else:
-            leaving = self._tick(arrival, image)
+            self._stream_on(arrival, image)
+            self._note_size(image)
         self._next_index += 1
-        self._note_size(image)
-        return leaving
+        self._last_time = time_of_frame
 
-    def _warm_up(self) -> _Leaving:
-        """Denoise the first frames together; of a short clip only real ones are delivered."""
-        arrivals, self._gathered = self._gathered, []
-        return _Leaving(arrivals, self._pipeline.warm_up(len(arrivals)))
+    def _repeat(self, arrival: Arrival, image: Any) -> None:
+        """Answer a frame in a pause. Whoever waits for the frames on their way gets them now, and not after it."""
+        if not is_on_device(image):
+            check_image(image)
+        self._clip.drain()
+        self._queue.repeat(arrival)
 
-    def _tick(self, arrival: _Arrival | None, image: Any) -> _Leaving | None:
-        submitted = self._pipeline.tick(None if arrival is None else arrival.index, image)
-        if arrival is not None:
-            self._in_flight[arrival.index] = arrival
-        if submitted.finished is None:
-            return None
-        return _Leaving([self._in_flight.pop(submitted.finished)], submitted.pending)
+    def _stream_on(self, arrival: Arrival, image: Any) -> None:
+        """Compute a frame, or skip it. One that is refused was not taken: what it would have changed is as it was."""
+        sample = self._watch.look(image)
+        if self._watch.is_cut(sample):
+            logger.info("frame %d begins another scene", arrival.index)
+            self._wants_rewarm = True
+        if self._wants_rewarm:
+            self._begin_clip()
+        prompt = self._prompt.look_ahead(Fraction(0) if self._last_time is None else arrival.time - self._last_time)
+        skipped = self._clip.is_warm and self._watch.skips(sample, self._seed, self._clip.next_frame)
+        if skipped:
+            self._clip.skip(arrival, prompt)
+        else:
+            self._clip.take(arrival, image, prompt)
+        self._prompt.go_on(prompt)
+        self._watch.note(sample, skipped=skipped)
 
-    def _deliver(self, leaving: _Leaving) -> list[FinishedFrame]:
-        images = leaving.pending.wait()
-        now = time.perf_counter()
-        return [
-            FinishedFrame(image, arrival.time, arrival.index, latency_ms=(now - arrival.came_at) * 1000)
-            for arrival, image in zip(leaving.arrivals, images, strict=True)
-        ]
+    def _begin_clip(self) -> None:
+        """Finish every frame that came; the next one is the first of a new clip."""
+        self._clip.finish()
+        self._wants_rewarm = False
+
+    def _deliver(self, ahead: int = 0) -> Iterator[FinishedFrame]:
+        """Wait for what is leaving, but for so much of it."""
+        while len(self._queue) > ahead:
+            yield from self._queue.pop().deliver()
 
     def _note_size(self, image: Any) -> None:
         height, width = image.shape[:2]
@@ -261,19 +331,3 @@ class Stream:
 
 def _unpack(frame: SourceFrame | Image) -> tuple[Image, Fraction | None]:
     return (frame.image, frame.time) if isinstance(frame, SourceFrame) else (frame, None)
-
-
-def _open_pipeline(bundle: Bundle, spec: StreamSpec, options: BackendOptions, seed: int) -> Pipeline:
-    """Open the backend that the options are of; only that one's packages are imported."""
-    if isinstance(options, TensorRTOptions):
-        try:
-            from live2diff_trt.runtime.cuda_session import open_cuda_pipeline
-        except ImportError as error:
-            raise BackendError(
-                f"TensorRT's runtime needs a package that is not installed ({error})",
-                "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
-            ) from error
-        return open_cuda_pipeline(bundle, spec, options, seed)
-    from live2diff_trt.runtime.host_pipeline import HostPipeline
-
-    return HostPipeline(bundle, spec, options, seed)

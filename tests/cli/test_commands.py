@@ -80,6 +80,17 @@ def test_the_same_run_twice_writes_the_same_pictures(tiny_bundle: Path, tmp_path
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
 
+def test_controls_of_a_run(tiny_bundle: Path, clip: Callable[[str], Path], tmp_path: Path) -> None:
+    arguments = ["run", tiny_bundle, "-i", clip("bikes.mp4"), "--frames", 45, "-o", f"{tmp_path}/out/"]
+    arguments += ["-p", "a fox", "-w", 2, "-p", "a cat", "-w", 1, "--interpolation", "spherical"]
+    arguments += ["--then", "0.5:a snowy forest", "--transition", "0.3", "--rewarm-on-cut"]
+    result = command(*arguments, "--similar-image-filter", "0.5", "--max-skipped", "3")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"frames\s+│ 45 ", result.stdout)
+    assert re.search(r"skipped as similar\s+│ \d+ ", result.stdout)
+    assert len(list((tmp_path / "out").iterdir())) == 45
+
+
 def test_ctrl_c_keeps_a_playable_partial_file(tiny_bundle: Path, tmp_path: Path) -> None:
     process = start("run", tiny_bundle, "-i", "test-pattern", "-o", tmp_path / "out.mp4")
     partial = tmp_path / "out.partial.mp4"

@@ -13,7 +13,6 @@ from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.denoiser import PhiloxNoise
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.source import TestPatternSource
@@ -52,7 +51,7 @@ class Bench:
             spec = bundle.spec.with_step_list(STEP_LISTS[steps])
             self.hosts[steps] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed)
         stream = Stream(self.hosts[steps])
-        self.hosts[steps]._denoiser._noise = PhiloxNoise(seed, stream.spec.latent_shape)
+        stream.set_seed(seed)
         stream.set_prompt(PROMPT)
         return use(stream)
 

@@ -18,6 +18,7 @@ from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.lanes import lane_of
 from live2diff_trt.runtime.pipeline import Pending
+from live2diff_trt.runtime.prompt_blend import Transition
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
@@ -74,15 +75,25 @@ def stream_everything(gpu: EmulatedGpu) -> Callable[[Stream], list[FinishedFrame
         yield pictures(12, 80, 60)[-1]
         stream.set_prompt("two cats")
         stream.set_seed(5)
-        stream.set_prompt("a green car")
+        stream.set_prompt("a green car", Transition(3, "frames"))
         yield from (255 - picture for picture in pictures(3, 90, 70))
+
+    def second_clip(stream: Stream) -> Iterator[Any]:
+        yield from pictures(9)
+        stream.pause()
+        yield from pictures(2)
+        stream.resume()
+        yield pictures(1)[0]
+        stream.rewarm()
+        yield from pictures(9)
 
     def use(stream: Stream) -> list[FinishedFrame]:
         long = list(stream.run(first_clip(stream), ahead=stream.full_ahead))
+        controlled = list(stream.run(second_clip(stream), ahead=stream.full_ahead))
         short = list(stream.run(pictures(3, 50, 90), ahead=1))
         again = list(stream.run((ForeignPicture(gpu, picture) for picture in pictures(10)), ahead=5))  # type: ignore[misc]
         one_by_one = [frame for picture in pictures(10)[::-1] for frame in stream(picture)]
-        return [*long, *short, *again, *one_by_one, *stream.flush()]
+        return [*long, *controlled, *short, *again, *one_by_one, *stream.flush()]
 
     return use
 

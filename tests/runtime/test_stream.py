@@ -190,6 +190,11 @@ def test_a_closed_stream_says_so(tiny_bundle: Path) -> None:
         stream.flush,
         lambda: stream.set_prompt("x"),
         lambda: stream.set_seed(1),
+        lambda: stream.set_similar_image_filter(None),
+        lambda: stream.set_rewarm_on_cut(None),
+        stream.rewarm,
+        stream.pause,
+        stream.resume,
     ):
         with pytest.raises(StreamClosedError, match=r"Stream\.open"):
             use()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from live2diff_trt import Stream
+from live2diff_trt import Stream, Transition
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.flavour import choose_flavour
@@ -124,7 +124,8 @@ def test_a_prompt_and_a_seed_that_change_while_frames_are_on_their_way_act_on_th
             def change_prompts() -> Iterator[Image]:
                 for index, picture in enumerate(pictures(30)):
                     if index % 5 == 4:
-                        stream.set_prompt(f"{index} watercolour cats")
+                        turning = Transition(3, "frames") if index % 10 == 9 else None
+                        stream.set_prompt(f"{index} watercolour cats", turning)
                         stream.set_seed(index)
                     yield picture
 

@@ -1,0 +1,32 @@
+"""Opens the backend that options are of; only that one's packages are imported."""
+
+from __future__ import annotations
+
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.errors import BackendError
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.pipeline import Pipeline
+
+BackendOptions = OnnxRuntimeOptions | TensorRTOptions
+
+
+def open_pipeline(bundle: Bundle, spec: StreamSpec, options: BackendOptions, seed: int) -> Pipeline:
+    """Open a bundle on a backend, ready for the first frame but for the prompt.
+
+    Raises:
+        BackendError: if the backend is not installed, or can't work on this machine.
+    """
+    if isinstance(options, TensorRTOptions):
+        try:
+            from live2diff_trt.runtime.cuda_session import open_cuda_pipeline
+        except ImportError as error:
+            raise BackendError(
+                f"TensorRT's runtime needs a package that is not installed ({error})",
+                "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
+            ) from error
+        return open_cuda_pipeline(bundle, spec, options, seed)
+    from live2diff_trt.runtime.host_pipeline import HostPipeline
+
+    return HostPipeline(bundle, spec, options, seed)

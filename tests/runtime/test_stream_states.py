@@ -1,0 +1,341 @@
+"""Whatever is done to a stream, in any order: every frame comes out once, in order, and shows itself or the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from live2diff_trt.runtime.errors import ControlError, FrameError
+from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
+from live2diff_trt.runtime.scene_cut import SceneCut
+from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
+from live2diff_trt.runtime.stream import Stream
+from tests.runtime.plain_pipeline import PlainPipeline
+
+SINK = 8
+
+
+def tell(number: int, brightness: int = 200) -> Image:
+    """Return a picture that says which frame it is, and is like all others of its brightness."""
+    picture = np.full((64, 64, 3), brightness, np.uint8)
+    picture[0, 0] = number // 256, number % 256, 0  # not one of the pixels that frames are compared by
+    return picture
+
+
+def told(image: Any) -> int:
+    return int(image[0, 0, 0]) * 256 + int(image[0, 0, 1])
+
+
+frames = st.builds(
+    lambda count, brightness: ("frame", count, brightness), st.integers(1, 6), st.sampled_from([60, 200])
+)
+controls = st.sampled_from(
+    [
+        *(("pause",), ("resume",), ("rewarm",), ("flush",), ("bad frame",), ("bad control",)),
+        ("prompt", "a fox", None),
+        ("prompt", PromptBlend({"a fox": 1, "a cat": 2}, "spherical"), Transition(3, "frames")),
+        ("prompt", "a cat", Transition(0.2)),
+        *(("filter", None), ("filter", SimilarImageFilter(0.5, 1)), ("filter", SimilarImageFilter(0.9, 3))),
+        *(("cut", None), ("cut", SceneCut())),
+    ]
+)
+actions = st.lists(st.one_of(frames, frames, controls), max_size=40)
+
+
+@dataclass
+class Run:
+    """A stream, and what was asked of it: frames that were given are counted, over all clips."""
+
+    stream: Stream
+    given: int = 0
+    clip_starts: list[int] = field(default_factory=lambda: [0])
+    finished: list[tuple[int, FinishedFrame]] = field(default_factory=list)
+
+    def do(self, kind: str, *values: Any) -> None:
+        stream = self.stream
+        if kind == "frame":
+            for _ in range(values[0]):
+                self.keep(stream(tell(self.given, values[1])))
+                self.given += 1
+        elif kind == "flush":
+            self.keep(stream.flush())
+            assert len(self.finished) == self.given
+            self.clip_starts.append(self.given)
+        elif kind == "pause" and not self.given:
+            with pytest.raises(ControlError, match="Pause after the first frame"):
+                stream.pause()
+        elif kind == "bad frame":
+            with pytest.raises(FrameError):
+                stream(np.zeros((64, 64), np.uint8))
+        elif kind == "bad control":
+            refuse_bad_controls(stream)
+        else:
+            self.control(kind, *values)
+
+    def control(self, kind: str, *values: Any) -> None:
+        calls: dict[str, Callable[..., None]] = {
+            "prompt": self.stream.set_prompt,
+            "filter": self.stream.set_similar_image_filter,
+            "cut": self.stream.set_rewarm_on_cut,
+            "pause": self.stream.pause,
+            "resume": self.stream.resume,
+            "rewarm": self.stream.rewarm,
+        }
+        calls[kind](*values)
+
+    def keep(self, finished: Sequence[FinishedFrame]) -> None:
+        self.finished += [(self.clip_starts[-1], frame) for frame in finished]
+
+
+def refuse_bad_controls(stream: Stream) -> None:
+    bad: list[Callable[[], None]] = [
+        lambda: stream.set_prompt(3),  # type: ignore[arg-type]
+        lambda: stream.set_prompt("x", 2),  # type: ignore[arg-type]
+        lambda: stream.set_seed("x"),  # type: ignore[arg-type]
+        lambda: stream.set_similar_image_filter(0.9),  # type: ignore[arg-type]
+        lambda: stream.set_rewarm_on_cut(True),  # type: ignore[arg-type]
+    ]
+    for control in bad:
+        with pytest.raises(ControlError):
+            control()
+
+
+@given(actions, st.integers(1, 4))
+def test_every_frame_comes_out_once_in_order_and_shows_itself_or_the_one_before(
+    done: list[tuple[Any, ...]], steps: int
+) -> None:
+    pipeline = PlainPipeline(steps)
+    run = Run(Stream(pipeline))
+    run.stream.set_prompt("a house")
+    for action in done:
+        run.do(*action)
+    run.do("flush")
+
+    assert [start + frame.index for start, frame in run.finished] == list(range(run.given))
+    shown: Image | None = None
+    for start, frame in run.finished:
+        if frame.repeated:
+            assert frame.image is shown
+        else:
+            assert told(frame.image) == start + frame.index
+        shown = frame.image
+    assert pipeline.in_flight == 0
+
+
+@given(actions, st.integers(1, 4))
+def test_no_frame_leaves_later_than_it_would_have(done: list[tuple[Any, ...]], steps: int) -> None:
+    """Whatever was skipped or paused, once there is a sink a frame leaves with the T − 1st one after it, or before."""
+    run = Run(Stream(PlainPipeline(steps)))
+    run.stream.set_prompt("a house")
+    for action in done:
+        run.do(*action)
+        if run.stream._clip.is_warm:
+            assert run.given - len(run.finished) <= steps - 1
+
+
+@given(actions, st.integers(1, 3))
+def test_the_same_is_done_again_bit_by_bit(done: list[tuple[Any, ...]], steps: int) -> None:
+    """Nothing depends on clocks or on anybody's random state."""
+
+    def calls(seed: int) -> tuple[Any, ...]:
+        pipeline = PlainPipeline(steps)
+        run = Run(Stream(pipeline))
+        run.stream.set_seed(seed)
+        run.stream.set_prompt("a house")
+        for action in done:
+            run.do(*action)
+        return pipeline.ticks, pipeline.warm_ups, [told.tobytes() for told in pipeline.told], pipeline.encoded
+
+    assert calls(3) == calls(3)
+
+
+def at_ease(frames: int, steps: int = 2, **settings: Any) -> tuple[PlainPipeline, Stream]:
+    """Return a stream that took a number of frames."""
+    pipeline = PlainPipeline(steps)
+    stream = Stream(pipeline, **settings)
+    stream.set_prompt("a house")
+    for number in range(frames):
+        stream(tell(number))
+    return pipeline, stream
+
+
+def test_a_pause_finishes_what_is_on_its_way_and_then_computes_nothing() -> None:
+    pipeline, stream = at_ease(11, steps=3)
+    stream.pause()
+    ticks = len(pipeline.ticks)
+    finished = stream(tell(11))
+    assert [(frame.index, told(frame.image), frame.repeated) for frame in finished] == [
+        (9, 9, False),
+        (10, 10, False),
+        (11, 10, True),
+    ]
+    assert len(pipeline.ticks) == ticks + 2
+    assert [[(frame.index, told(frame.image)) for frame in stream(tell(number))] for number in (12, 13)] == [
+        [(12, 10)],
+        [(13, 10)],
+    ]
+    assert len(pipeline.ticks) == ticks + 2
+    stream.resume()
+    assert stream(tell(14)) == []
+    assert [told(frame.image) for frame in stream.flush()] == [14]
+
+
+def test_frames_of_a_pause_before_the_sink_wait_for_the_frames_before_them() -> None:
+    _, stream = at_ease(3)
+    stream.pause()
+    assert stream(tell(3)) == []
+    stream.resume()
+    finished = [frame for number in range(4, 9) for frame in stream(tell(number))]
+    assert [(frame.index, told(frame.image)) for frame in finished] == [
+        *((0, 0), (1, 1), (2, 2), (3, 2)),
+        *((number, number) for number in range(4, 9)),
+    ]
+
+
+def test_a_pause_goes_on_behind_a_flush_and_is_never_without_a_picture() -> None:
+    _, stream = at_ease(9)
+    stream.pause()
+    stream.flush()
+    assert [(frame.index, told(frame.image)) for frame in stream(tell(0))] == [(0, 8)]
+
+
+def test_pausing_and_resuming_between_two_frames_changes_nothing() -> None:
+    pipeline, stream = at_ease(10)
+    stream.pause()
+    stream.resume()
+    assert [frame.index for frame in stream(tell(10))] == [9]
+    assert pipeline.ticks == [8, 9, 10]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_rewarm_finishes_what_is_on_its_way_and_begins_a_clip(steps: int) -> None:
+    pipeline, stream = at_ease(12, steps)
+    stream.rewarm()
+    assert [frame.index for frame in stream(tell(12))] == list(range(13 - steps, 12))
+    assert [stream(tell(number)) for number in range(13, 19)] == [[]] * 6
+    assert [told(frame.image) for frame in stream(tell(19))] == list(range(12, 20))
+    assert pipeline.warm_ups == [8, 8]
+    stream(tell(20))
+    assert pipeline.ticks[-1] == 8  # numbers, and so noise, are those of a new clip
+
+
+def test_a_rewarm_while_frames_are_gathered_ends_a_short_clip() -> None:
+    pipeline, stream = at_ease(3)
+    stream.rewarm()
+    assert [told(frame.image) for frame in stream(tell(3))] == [0, 1, 2]
+    assert pipeline.warm_ups == [3]
+
+
+def test_a_rewarm_waits_for_the_end_of_a_pause() -> None:
+    pipeline, stream = at_ease(10)
+    stream.pause()
+    stream.rewarm()
+    stream(tell(10))
+    assert pipeline.warm_ups == [8]
+    stream.resume()
+    finished = [frame for number in range(11, 19) for frame in stream(tell(number))]
+    assert [told(frame.image) for frame in finished] == list(range(11, 19))
+    assert pipeline.warm_ups == [8, 8]
+
+
+def test_what_is_refused_after_a_rewarm_loses_no_frame() -> None:
+    _, stream = at_ease(12, steps=4)
+    stream.rewarm()
+    with pytest.raises(FrameError):
+        stream(np.zeros((64, 64), np.uint8))
+    assert [frame.index for frame in stream(tell(12))] == [9, 10, 11]
+
+
+def test_a_cut_is_a_rewarm_and_the_new_scene_has_the_sink_to_itself() -> None:
+    pipeline, stream = at_ease(12)
+    stream.set_rewarm_on_cut(SceneCut())
+    stream(tell(12))
+    assert [frame.index for frame in stream(tell(13, brightness=60))] == [12]
+    finished = [frame for number in range(14, 21) for frame in stream(tell(number, brightness=60))]
+    assert [told(frame.image) for frame in finished] == list(range(13, 21))
+    assert pipeline.warm_ups == [8, 8]
+
+
+def test_a_skipped_frame_waits_for_the_frames_before_it() -> None:
+    pipeline, stream = at_ease(10, steps=3)
+    stream.set_similar_image_filter(SimilarImageFilter(0.5, maximum_skipped=4))
+    stream(tell(10))  # the first that is looked at
+    delivered = [[(frame.index, told(frame.image)) for frame in stream(tell(number))] for number in range(11, 17)]
+    assert delivered == [
+        [(9, 9)],
+        [(10, 10), (11, 10), (12, 10)],
+        [(13, 10)],
+        [(14, 10)],
+        [],
+        [],
+    ]
+    assert pipeline.ticks == [8, 9, 10, None, None, 15, None]
+
+
+@pytest.mark.parametrize("maximum", [1, 2, 5])
+def test_of_frames_that_are_the_same_no_more_are_skipped_in_a_row(maximum: int) -> None:
+    pipeline, stream = at_ease(8)
+    stream.set_similar_image_filter(SimilarImageFilter(0.5, maximum))
+    for number in range(8, 8 + 3 * (maximum + 1)):
+        stream(tell(number))
+    entered = [frame for frame in pipeline.ticks if frame is not None]
+    assert entered == [8, 9 + maximum, 10 + 2 * maximum]
+
+
+def test_warm_up_skips_nothing() -> None:
+    pipeline = PlainPipeline()
+    stream = Stream(pipeline)
+    stream.set_similar_image_filter(SimilarImageFilter())
+    assert not any(frame.repeated for number in range(8) for frame in stream(tell(number)))
+    assert pipeline.warm_ups == [8]
+
+
+class OnDevice:
+    """A frame that lies on a CUDA device."""
+
+    __cuda_array_interface__: ClassVar[dict[str, Any]] = {}
+    shape = (64, 64, 3)
+
+
+@pytest.mark.parametrize("looks", ["filter", "cut"])
+def test_a_frame_on_the_device_is_refused_where_frames_are_compared(looks: str) -> None:
+    _, stream = at_ease(9)
+    if looks == "filter":
+        stream.set_similar_image_filter(SimilarImageFilter())
+    else:
+        stream.set_rewarm_on_cut(SceneCut())
+    with pytest.raises(FrameError, match="Pass frames in host memory"):
+        stream(OnDevice())
+    assert [frame.index for frame in stream(tell(9))] == [8]
+
+
+def test_a_pause_takes_frames_on_the_device_and_refuses_what_is_no_frame() -> None:
+    _, stream = at_ease(9)
+    stream.pause()
+    with pytest.raises(FrameError):
+        stream("not an array")
+    assert [frame.index for frame in stream(OnDevice())] == [8, 9]
+
+
+def test_frames_taken_ahead_come_out_in_order_too() -> None:
+    stream = Stream(PlainPipeline(3))
+    stream.set_prompt("a house")
+    stream.set_similar_image_filter(SimilarImageFilter(0.5, 2))
+
+    def source() -> Any:
+        for number in range(30):
+            if number == 15:
+                stream.pause()
+            if number == 18:
+                stream.resume()
+                stream.rewarm()
+            yield tell(number)
+
+    assert [frame.index for frame in stream.run(source(), ahead=3)] == list(range(30))
