@@ -109,7 +109,7 @@ def _tabulate(evaluation: Evaluation, size: str) -> Table:
             "" if of_input is None else _show(evaluation.mean(of_input)),
         )
     followed = evaluation.mean("visible")
-    lost = f"{evaluation.lost} scene changes left out" if evaluation.lost else ""
+    lost = f"scene changes left out: {evaluation.lost}" if evaluation.lost else ""
     table.add_row("pixels followed", "" if followed is None else f"{followed:.0%}", lost)
     return table
 

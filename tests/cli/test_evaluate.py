@@ -145,7 +145,7 @@ def test_scenes_that_change_are_left_out_and_counted(tmp_path: Path) -> None:
     frames = pan(2, size=(64, 64), seed=1) + pan(2, size=(64, 64), seed=2)
     source, output = (write_clip(tmp_path / name, frames) for name in ("in", "out"))
     result = evaluate("-i", source, "-o", output)
-    assert row(result, "pixels followed")[2] == "1 scene changes left out"
+    assert row(result, "pixels followed")[2] == "scene changes left out: 1"
 
 
 def test_figures_that_exist_need_overwrite(tmp_path: Path) -> None:

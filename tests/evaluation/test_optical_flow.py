@@ -91,7 +91,7 @@ def test_what_leaves_the_picture_is_not_visible(right: int, down: int) -> None:
 
 
 def test_what_does_not_come_home_is_not_visible() -> None:
-    # |f + b|² = e² against 0.01 (|f|² + |b|²) + 0.5, with f = 3 and b = e − 3: the border is at e = 0.789.
+    # |f + b|² = e² against 0.01 (|f|² + |b|²) + 0.5, with f = 3 and b = e − 3: the border is at e = 0.799.
     assert find_visible(steady(3, 0), steady(-3 + 0.75, 0))[:, :13].all()
     assert not find_visible(steady(3, 0), steady(-3 + 0.85, 0)).any()
 
