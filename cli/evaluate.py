@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +37,9 @@ def evaluate(
         Path | None, typer.Option("--bundle", "-b", help="Folder of a bundle, whose depth network compares structure.")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Compare no more than the first so many.")] = None,
-    figures: Annotated[Path | None, typer.Option("--json", help="File for the figures, frame by frame.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="File for the figures, frame by frame.")
+    ] = None,
     provider: Annotated[
         ProviderChoice, typer.Option(help="Where ONNX Runtime runs the depth network.")
     ] = ProviderChoice.cpu,
@@ -51,10 +54,10 @@ def evaluate(
     with open_source(source) as before, open_source(result) as after:
         size = f"{after.width}x{after.height}"
         evaluation = _evaluate(before, after, frames, depth)
+    output.print(_tabulate(evaluation, size))
     if figures is not None:
         clips = {"input": source, "output": result, "size": [after.width, after.height]}
-        write_json(figures, {**clips, **_describe_bundle(depth), **evaluation.to_json()})
-    output.print(_tabulate(evaluation, size))
+        _write(figures, {**clips, **_describe_bundle(depth), **evaluation.to_json()})
 
 
 def _check_installed() -> None:
@@ -90,6 +93,13 @@ def _evaluate(before: Source, after: Source, frames: int | None, depth: DepthCom
     with Progress(*columns, console=messages) as progress:
         measured = evaluate_frames(pair_frames(before, after, frames), depth)
         return Evaluation(tuple(progress.track(measured, total=total)))
+
+
+def _write(path: Path, figures: Mapping[str, Any]) -> None:
+    try:
+        write_json(path, figures)
+    except OSError as error:
+        raise EvaluationError(f"{path} can't be written: {error.strerror}", "Choose another place") from error
 
 
 def _describe_bundle(depth: DepthComparison | None) -> dict[str, Any]:

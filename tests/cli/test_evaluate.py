@@ -157,6 +157,16 @@ def test_figures_that_exist_need_overwrite(tmp_path: Path) -> None:
     assert figures("-i", source, "-o", source, into=path)["frames"] == 2
 
 
+def test_figures_that_can_not_be_written_are_shown_first(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in", pan(2))
+    (tmp_path / "file").touch()
+    result = evaluate("-i", source, "-o", source, "--json", tmp_path / "file" / "figures.json")
+    assert result.exit_code == 1
+    assert "warp error" in result.stdout
+    assert isinstance(result.exception, EvaluationError)
+    assert "figures.json can't be written" in str(result.exception)
+
+
 def test_clips_of_unlike_length_are_refused_at_once(clip: Callable[[str], Path], tmp_path: Path) -> None:
     output = write_clip(tmp_path / "out", pan(5))
     error = refused("-i", clip("bikes.mp4"), "-o", output, "--json", tmp_path / "figures.json")
