@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from live2diff_trt.benchmarks.bench_frame import PROMPT
-from live2diff_trt.benchmarks.picture_quality import find_psnr_db, find_ssim
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
 from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.evaluation.picture_quality import find_psnr_db, find_ssim
 from live2diff_trt.runtime.backend import BackendOptions
 from live2diff_trt.runtime.frame import FinishedFrame, SourceFrame
 from live2diff_trt.runtime.source import open_source

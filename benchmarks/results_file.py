@@ -15,6 +15,7 @@ from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.record import command_line, describe_machine, read_clocks
 from live2diff_trt.benchmarks.timing import MeasurementError, percentiles
 from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.bundle.json_file import write_json
 
 RESULTS_FOLDER = Path("benchmarks/results")
 """From the repository's root."""
@@ -267,15 +268,6 @@ class ResultsFile:
         path = folder / self.file_name
         write_json(path, contents)
         return path
-
-
-def write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write a file in one go: it is there complete, or as it was. Folders above it are made."""
-    text = json.dumps(contents, indent=1, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def device_name(environment: Mapping[str, Any]) -> str:

@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from live2diff_trt.benchmarks.record import describe_machine
-from live2diff_trt.benchmarks.results_file import Entry, ResultsFile, read_entry, write_json
+from live2diff_trt.benchmarks.results_file import Entry, ResultsFile, read_entry
+from live2diff_trt.bundle.json_file import write_json
 
-ROOMS = ("bundle", "model", "export", "engine", "kernels", "runtime", "conformance", "cli", "benchmarks")
+ROOMS = ("bundle", "model", "export", "engine", "kernels", "runtime", "evaluation", "conformance", "cli", "benchmarks")
 WHAT_PLANS_ARE_MADE_BY = ("bundle", "model", "export", "engine")
 _SOURCES = (".py", ".cu", ".cuh")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -15,6 +15,7 @@ from live2diff_trt.cli.build import build
 from live2diff_trt.cli.conformance import conformance
 from live2diff_trt.cli.console import messages, output, show_log
 from live2diff_trt.cli.doctor import doctor
+from live2diff_trt.cli.evaluate import evaluate
 from live2diff_trt.cli.export import export
 from live2diff_trt.cli.run import run
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(export)
 app.command()(build)
 app.command()(run)
+app.command()(evaluate)
 app.command()(conformance)
 app.command()(doctor)
 app.add_typer(bench, name="bench")

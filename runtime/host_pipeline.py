@@ -13,6 +13,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
+from live2diff_trt.runtime.depth_network import DepthNetwork
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
@@ -41,6 +42,7 @@ class HostPipeline:
         self._tokenizer = PromptTokenizer(bundle)
         self._text_encoder = graphs.open("text_encoder")
         self._stages = Stages(graphs, spec)
+        self._depth = DepthNetwork(graphs, spec)
         self._network = OnnxNetwork(graphs, spec)
         self._denoiser = Denoiser(spec, self._network, PhiloxNoise(seed, spec.latent_shape))
         self._gathered: list[Array] = []
@@ -82,7 +84,7 @@ class HostPipeline:
         pictures, self._gathered = self._gathered, []
         missing = self.spec.sink - frames
         latents = [self._stages.encode(picture) for picture in pictures]
-        depth_maps = reference.depth_normalise(np.stack([self._stages.estimate_depth(picture) for picture in pictures]))
+        depth_maps = reference.depth_normalise(np.stack([self._depth.estimate(picture) for picture in pictures]))
         depth_latents = [self._stages.encode_depth(depth_map) for depth_map in depth_maps]
         predictions = self._denoiser.warm_up(
             np.stack(latents + latents[-1:] * missing), np.stack(depth_latents + depth_latents[-1:] * missing)
@@ -93,7 +95,7 @@ class HostPipeline:
         """Take one frame, or none while draining, and move every frame one step on."""
         if frame is not None:
             picture = self._see(image)
-            depth_map = reference.depth_normalise(self._stages.estimate_depth(picture))
+            depth_map = reference.depth_normalise(self._depth.estimate(picture))
             self._denoiser.enter(frame, self._stages.encode(picture), self._stages.encode_depth(depth_map))
         tick = self._denoiser.tick()
         finished = tick.prediction.x0[-1:] if tick.finished is not None else tick.prediction.x0[:0]

@@ -1,4 +1,4 @@
-"""What happens to a frame before and after the denoiser: autoencoder and depth, one frame at a time."""
+"""What happens to a frame right before and after the denoiser: the autoencoder, one frame at a time."""
 
 from __future__ import annotations
 
@@ -11,25 +11,16 @@ from live2diff_trt.runtime.kv_ring import Array
 
 
 class Stages:
-    """The bundle's autoencoder and depth network. Pictures are float32 [3, height, width] in [−1, 1]."""
+    """The bundle's autoencoder. Pictures are float32 [3, height, width] in [−1, 1]."""
 
     def __init__(self, graphs: OnnxGraphs, spec: StreamSpec) -> None:
         self._spec = spec
         self._encoder = graphs.open("vae_encoder")
         self._decoder = graphs.open("vae_decoder")
-        self._depth = graphs.open("depth")
 
     def encode(self, picture: Array) -> Array:
         """Return the picture's latent, of the spec's latent shape."""
         return self._run_one(self._encoder, "image", picture, "latent")
-
-    def estimate_depth(self, picture: Array) -> Array:
-        """Return the picture's inverse depth, float32 [depth_size, depth_size], of no particular scale."""
-        side = self._spec.depth_size
-        depth_map = self._run_one(
-            self._depth, "depth_image", reference.resize_bilinear(picture, side, side), "depth_map"
-        )
-        return depth_map.astype(np.float32)
 
     def encode_depth(self, depth_map: Array) -> Array:
         """Return the latent of a normalised depth map, [depth_size, depth_size] in [−1, 1], seen as a grey picture."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("bundle", "model", "export", "engine", "kernels", "runtime", "conformance", "cli", "benchmarks")
+ROOMS = ("bundle", "model", "export", "engine", "kernels", "runtime", "evaluation", "conformance", "cli", "benchmarks")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("bundle", "engine", "kernels", "runtime", "cli")
+ROOMS = ("bundle", "engine", "kernels", "runtime", "evaluation", "cli")
 ABSENT = ("torch", "diffusers", "transformers", "onnxscript", "tensorrt", "tensorrt_rtx", "skvideo", "pytest")
 
 
@@ -40,7 +40,7 @@ def declared_distributions(extra: str) -> set[str]:
 def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of links to the declared distributions and to our own rooms, and to nothing else."""
     site = tmp_path_factory.mktemp("site")
-    for name in declared_distributions("onnxruntime") | declared_distributions("cuda"):
+    for name in set().union(*map(declared_distributions, ("onnxruntime", "cuda", "evaluate"))):
         for file in metadata.files(name) or []:
             link = site / file.parts[0]
             if file.parts[0] not in ("..", "__pycache__") and not link.exists():
