@@ -47,9 +47,9 @@ def export_command(point: Point, out: Path) -> list[str]:
     return our_command("export", "--preset", point.preset, *stream, "--dtype", dtype, *networks, *weights, "--out", out)
 
 
-def build_command(point: Point, bundle: Path, plans: Path, row: str, *, opened: bool, gpu_index: int = 0) -> list[str]:
-    """Return what builds a row's plans of a point, and opens them once on a GPU if that is asked for."""
-    options = ["--plans", plans, *plan_options(row), "--rows", point.steps, "--device", gpu_index]
+def build_command(point: Point, bundle: Path, plans: Path, row: str, *, opened: bool) -> list[str]:
+    """Return what builds a row's plans of a point, and opens them once if that is asked for."""
+    options = ["--plans", plans, *plan_options(row), "--rows", point.steps]
     return our_command("build", bundle, *options, *([] if opened else ["--no-open"]))
 
 
