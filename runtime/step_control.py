@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from operator import index
 
 from live2diff_trt.bundle.errors import SpecError
@@ -36,12 +37,12 @@ class StepControl:
             raise ControlError(error.problem, error.remedy) from error
         self._want(steps)
 
-    def set_strength(self, strength: float) -> None:
+    def set_strength(self, strength: object) -> None:
         """Want as many steps as now, spread by a strength; raise ControlError, and change nothing, if it is none."""
-        if isinstance(strength, bool) or not isinstance(strength, int | float):
+        if isinstance(strength, bool) or not isinstance(strength, Real):
             raise ControlError(f"a strength is {strength!r}", "Use a number above 0 and up to 1, as 0.4")
         try:
-            steps = spread_steps(strength, len(self.wanted), self._pipeline.spec.schedule)
+            steps = spread_steps(float(strength), len(self.wanted), self._pipeline.spec.schedule)
         except SpecError as error:
             raise ControlError(error.problem, error.remedy) from error
         self._want(steps)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from live2diff_trt.bundle.errors import SpecError
+from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
@@ -150,6 +151,23 @@ def test_more_steps_than_a_stream_was_opened_for_change_nothing(bench: Bench, gp
         return [*finished, *stream.run(frames[10:])]
 
     assert all(same(bench.device(refused, "split"), bench.device(run(frames), "split")))
+
+
+def test_steps_that_cant_be_prepared_change_nothing(
+    bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BackendError("it can't be captured", "Try again")
+
+    frames = pictures(12)
+    expected = bench.device(run(frames), "split")
+    with bench.stream("split", 2, max_steps=3) as stream:
+        finished = give(stream, frames[:10])
+        with monkeypatch.context() as patch:
+            patch.setattr("live2diff_trt.runtime.tick.Tick.capture", refuse)
+            with pytest.raises(BackendError):
+                stream.set_step_list((20, 30, 40))
+        assert all(same([*finished, *stream.run(frames[10:])], expected))
 
 
 @pytest.mark.parametrize("max_steps", [1, 9])

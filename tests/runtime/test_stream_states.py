@@ -358,7 +358,7 @@ def test_steps_that_are_set_back_before_a_frame_came_change_nothing() -> None:
 def test_a_strength_keeps_the_number_of_steps_that_was_set_last() -> None:
     pipeline, stream = at_ease(10)
     stream.set_step_list((10, 20, 30))
-    stream.set_strength(0.6)
+    stream.set_strength(np.float32(0.6))  # type: ignore[arg-type]
     stream(tell(10))
     assert stream.spec.step_list == (20, 30, 40)
     assert len(pipeline.changes) == 1
