@@ -68,7 +68,7 @@ def _look_up_memory(bundle: str, spec: StreamSpec, options: TensorRTOptions) -> 
     from live2diff_trt.bundle.manifest import Bundle
     from live2diff_trt.runtime.cuda_session import estimate_for
 
-    estimate = estimate_for(Bundle.open(bundle, ()), spec, options)
+    estimate = estimate_for(Bundle.open(bundle, ()), spec, options, max_steps=spec.steps)
     if estimate is None:
         return {}
     parts = {**estimate.parts, "driver and kernels": estimate.overhead}

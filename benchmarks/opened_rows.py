@@ -152,9 +152,10 @@ class OpenedRows:
     def _open(self, row: str) -> Pipeline:
         if row in TENSORRT_ROWS:
             options = tensorrt_options(row, self._place.plans)
-            return open_cuda_pipeline(self._bundle, self._spec, options, SEED)
+            return open_cuda_pipeline(self._bundle, self._spec, options, SEED, max_steps=self._spec.steps)
         if row == ONNX_ROW:
-            return HostPipeline(self._bundle, self._spec, self._onnx_options(), SEED)
+            steps = self._spec.steps
+            return HostPipeline(self._bundle, self._spec, self._onnx_options(), SEED, max_steps=steps)
         pipeline = TorchPipeline(self.networks, self._spec, PromptTokenizer(self._bundle))
         if row == "torch-compile":
             pipeline.compile()

@@ -22,6 +22,7 @@ from live2diff_trt.benchmarks.torch_tick import TorchTick, capture
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
+from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Submitted
@@ -92,6 +93,7 @@ class TorchPipeline:
 
     def __init__(self, networks: TorchNetworks, spec: StreamSpec, tokenizer: PromptTokenizer) -> None:
         self.spec = spec
+        self.max_steps = spec.steps
         self.tick_of_unet = TorchTick(networks.unet, spec)
         self._text_encoder = networks.text_encoder
         self._tokenizer = tokenizer
@@ -181,6 +183,14 @@ class TorchPipeline:
     def set_seed(self, seed: int) -> None:
         """Draw the stream's own noise of this seed, from the next tick on; ``noise_source`` is changed."""
         self.noise_source = PhiloxNoise(seed, self.spec.latent_shape)
+
+    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+        """Raise ControlError: what is measured here has the steps that it was made for."""
+        raise ControlError("PyTorch's rows are measured at one step list", "Make another TorchPipeline for other steps")
+
+    def change_steps(self, step_list: tuple[int, ...]) -> None:
+        """Raise ControlError, as ``prepare_steps`` does."""
+        self.prepare_steps(step_list)
 
     @torch.inference_mode()
     def gather(self, frame: int, image: Any) -> None:

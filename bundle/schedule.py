@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from live2diff_trt.bundle.errors import SpecError
 
 Float32Array = NDArray[np.float32]
+MOST_STEPS = 8
+"""The longest step list."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def lcm_timesteps(schedule: ScheduleSpec) -> NDArray[np.int32]:
 
 def check_step_list(step_list: Sequence[int], schedule: ScheduleSpec) -> None:
     """Raise SpecError unless ``step_list`` names 1 to 8 rising indices into LCM's timesteps."""
-    if not 1 <= len(step_list) <= 8:
+    if not 1 <= len(step_list) <= MOST_STEPS:
         raise SpecError(f"the step list {list(step_list)} has {len(step_list)} steps", "Name 1 to 8 steps, as in 30,40")
     if any(not 0 <= index < schedule.original_steps for index in step_list):
         raise SpecError(
@@ -84,6 +86,15 @@ def check_step_list(step_list: Sequence[int], schedule: ScheduleSpec) -> None:
         raise SpecError(
             f"the step list {list(step_list)} does not rise",
             "Order the steps from noisy to clean, as in 30,40",
+        )
+
+
+def check_max_steps(max_steps: int, steps: int) -> None:
+    """Raise SpecError unless a stream of T = ``steps`` may be given room for ``max_steps``: T to 8."""
+    if not steps <= max_steps <= MOST_STEPS:
+        raise SpecError(
+            f"there can't be room for {max_steps} steps in a stream of {steps}",
+            f"Use {steps} to {MOST_STEPS}, the most steps that the stream is ever to have",
         )
 
 

@@ -89,10 +89,12 @@ def _open_once(bundle: Bundle, stored: StoredPlans, flavour: Flavour, gpu: Gpu, 
     from live2diff_trt.runtime.memory_estimate import estimate_session
 
     options = TensorRTOptions(device=device)
+    spec = bundle.spec
     with PlanProgress(messages) as progress:
         progress.announce("opening on this GPU")
-        open_session(bundle, bundle.spec, stored, flavour, gpu, options, seed=0).close()
-    estimate = estimate_session(bundle.spec, stored, stored.facts(gpu).load_measured(), overlap=options.overlap)
+        open_session(bundle, spec, stored, flavour, gpu, options, seed=0, max_steps=spec.steps).close()
+    measured = stored.facts(gpu).load_measured()
+    estimate = estimate_session(spec, stored, measured, max_steps=spec.steps, overlap=options.overlap)
     output.print(f"GPU memory: {estimate.total / 1e9:.2f} GB: {estimate.describe()}", soft_wrap=True, highlight=False)
 
 

@@ -107,7 +107,7 @@ def open_tensorrt_network(stored: StoredPlans, spec: StreamSpec, options: Tensor
     Device(options.device).set_current()
     facts = stored.facts(gpu)
     measured = know_plans(stored, flavour, facts, options.device)
-    session = open_unet(spec, stored, flavour, facts, measured, options.device, overlap=False)
+    session = open_unet(spec, stored, flavour, facts, measured, options.device, max_steps=spec.steps, overlap=False)
     try:
         yield TensorRTNetwork(session)
     finally:

@@ -12,8 +12,8 @@ from live2diff_trt.runtime.pipeline import Pipeline
 BackendOptions = OnnxRuntimeOptions | TensorRTOptions
 
 
-def open_pipeline(bundle: Bundle, spec: StreamSpec, options: BackendOptions, seed: int) -> Pipeline:
-    """Open a bundle on a backend, ready for the first frame but for the prompt.
+def open_pipeline(bundle: Bundle, spec: StreamSpec, options: BackendOptions, seed: int, *, max_steps: int) -> Pipeline:
+    """Open a bundle on a backend, with room for ``max_steps``, ready for the first frame but for the prompt.
 
     Raises:
         BackendError: if the backend is not installed, or can't work on this machine.
@@ -26,7 +26,7 @@ def open_pipeline(bundle: Bundle, spec: StreamSpec, options: BackendOptions, see
                 f"TensorRT's runtime needs a package that is not installed ({error})",
                 "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
             ) from error
-        return open_cuda_pipeline(bundle, spec, options, seed)
+        return open_cuda_pipeline(bundle, spec, options, seed, max_steps=max_steps)
     from live2diff_trt.runtime.host_pipeline import HostPipeline
 
-    return HostPipeline(bundle, spec, options, seed)
+    return HostPipeline(bundle, spec, options, seed, max_steps=max_steps)

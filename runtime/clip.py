@@ -51,6 +51,12 @@ class Clip:
         self._queue.repeat(arrival)
         self.next_frame += 1
 
+    def change_steps(self, step_list: tuple[int, ...]) -> None:
+        """Finish the frames that were submitted, and go on with other denoising steps. Numbers go on, too."""
+        self.drain()
+        self._prompt.project()
+        self._pipeline.change_steps(step_list)
+
     def drain(self) -> None:
         """Finish the frames that were submitted. It changes no frame that follows."""
         while self._pipeline.in_flight:

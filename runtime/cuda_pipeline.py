@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from live2diff_trt.bundle.spec import StreamSpec
@@ -13,10 +13,12 @@ from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
+from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.tick import Tick
+from live2diff_trt.runtime.tick_graphs import GraphsOfSteps
 from live2diff_trt.runtime.unet_session import UNetSession
 
 
@@ -29,7 +31,8 @@ class SessionParts:
         lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
-        tick: the order of the work.
+        newest: the newest frames.
+        tick: the order of the work, at the denoising steps in effect.
         exchange: the way in and out.
     """
 
@@ -37,6 +40,7 @@ class SessionParts:
     lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
+    newest: NewestFrames
     tick: Tick
     exchange: FrameExchange
 
@@ -69,19 +73,25 @@ class CudaPipeline:
 
     Attributes:
         parts: what it consists of.
+        max_steps: how many denoising steps there is room for.
 
     Inside a tick the host computes integers and launches: what fetches them and the picture, one graph or, where lanes
     overlap, one for each part of a tick, and what delivers the finished picture. It neither reads the device nor waits
     for it, and copies no picture that lies in a frame of ``empty_frame``.
     """
 
-    def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int) -> None:
+    def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int, *, max_steps: int) -> None:
         self.spec = spec
+        self.max_steps = max_steps
         self.parts = parts
         self.set_seed(seed)
         self._batch = StreamBatch(spec.steps)
-        # Capturing waits for all that opening enqueued, so no lane has to; graphs run only behind warm-up's fork.
-        self._graphs = parts.tick.capture(parts.memory)
+        # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
+        # so no lane has to; graphs run only behind warm-up's fork.
+        parts.tick.enqueue(parts.memory.stream)
+        parts.memory.stream.sync()
+        self._graphs = GraphsOfSteps(spec.steps, parts.tick.capture(parts.memory))
+        self._is_warm = False
         self._closed = False
         self.reset()
 
@@ -117,6 +127,37 @@ class CudaPipeline:
         """Draw other noise, from the next tick on."""
         self.parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
 
+    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+        """Capture the ticks of another T, while frames are on their way: nothing runs, and nothing is waited for."""
+        self._make_current()
+        spec = self.spec.with_step_list(step_list)
+        self._graphs.prepare(spec.steps, lambda: self.parts.tick.with_steps(spec).capture(self.parts.memory))
+
+    def change_steps(self, step_list: tuple[int, ...]) -> None:
+        """Go on with denoising steps that were prepared, warmed up from the newest frames. Waits for the device."""
+        self._make_current()
+        streamed = int(self.parts.unet.ring.window.counts[0])
+        self.spec = self.spec.with_step_list(step_list)
+        self.parts = replace(self.parts, tick=self.parts.tick.with_steps(self.spec))
+        self.parts.unet.set_steps(self.spec)
+        self._graphs.take(self.spec.steps)
+        self._batch = StreamBatch(self.spec.steps)
+        self.parts.unet.ring.count_rows(self.spec.steps)
+        self.parts.unet.ring.reset(self.parts.memory)
+        if self._is_warm:
+            self._warm_up_again(streamed)
+
+    def _warm_up_again(self, streamed: int) -> None:
+        """Fill every row's sink from the newest frames, with noise of the present seed, which a record brings."""
+        lanes, exchange = self.parts.lanes, self.parts.exchange
+        slot = exchange.bring_in_nothing()
+        exchange.fetch(slot)
+        exchange.finish(slot, lanes.enter)
+        lanes.join()
+        self.parts.newest.settle(lanes.denoise, streamed)
+        self.parts.tick.warm_up_again(lanes.denoise)
+        lanes.fork()
+
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""
         self._make_current()
@@ -141,6 +182,7 @@ class CudaPipeline:
             stages.repeat_first(lanes.denoise, frames - 1, missing)
         self.parts.tick.warm_up(lanes.denoise)
         lanes.fork()
+        self._is_warm = True
         pictures: list[Pending] = []
         for frame in range(frames):
             slot = exchange.take_slot()
@@ -171,6 +213,7 @@ class CudaPipeline:
     def reset(self) -> None:
         """Forget every frame."""
         self._make_current()
+        self._is_warm = False
         self._batch.reset()
         self.parts.unet.ring.reset(self.parts.memory)
 

@@ -25,6 +25,7 @@ from live2diff_trt.runtime.device_memory_use import free_memory, has_context
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
+from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
@@ -32,8 +33,10 @@ from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_une
 logger = logging.getLogger(__name__)
 
 
-def open_cuda_pipeline(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, seed: int) -> CudaPipeline:
-    """Open a stream on a GPU, ready for its first frame but for the prompt.
+def open_cuda_pipeline(
+    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, seed: int, *, max_steps: int
+) -> CudaPipeline:
+    """Open a stream on a GPU, with room for ``max_steps``, ready for its first frame but for the prompt.
 
     Raises:
         BackendError: if there is no GPU, or no flavour of TensorRT that works on it.
@@ -42,7 +45,7 @@ def open_cuda_pipeline(bundle: Bundle, spec: StreamSpec, options: TensorRTOption
         SpecError: if the stream's window is not the one the kernels are compiled for.
     """
     flavour, gpu, stored = find_plans(bundle, spec, options)
-    return open_session(bundle, spec, stored, flavour, gpu, options, seed)
+    return open_session(bundle, spec, stored, flavour, gpu, options, seed, max_steps=max_steps)
 
 
 def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
@@ -71,6 +74,8 @@ def open_session(
     gpu: Gpu,
     options: TensorRTOptions,
     seed: int,
+    *,
+    max_steps: int,
 ) -> CudaPipeline:
     """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
     _check_window(spec)
@@ -79,17 +84,19 @@ def open_session(
     free_before = free_memory(options.device)
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts, options.device)
-    estimate = estimate_session(spec, stored, measured, overlap=options.overlap)
+    estimate = estimate_session(spec, stored, measured, max_steps=max_steps, overlap=options.overlap)
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
     started = time.perf_counter()
-    unet = open_unet(spec, stored, flavour, facts, measured, options.device, overlap=options.overlap)
+    unet = open_unet(
+        spec, stored, flavour, facts, measured, options.device, max_steps=max_steps, overlap=options.overlap
+    )
     with ExitStack() as opened:
         opened.callback(unet.close)
         parts = _surround(unet, bundle, spec, options)
         opened.callback(parts.exchange.close)
-        pipeline = CudaPipeline(parts, spec, seed)
+        pipeline = CudaPipeline(parts, spec, seed, max_steps=max_steps)
         opened.pop_all()  # from here on the pipeline closes them
     logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
     if fresh_context and "overhead_bytes" not in measured:
@@ -103,20 +110,23 @@ def _surround(session: UNetSession, bundle: Bundle, spec: StreamSpec, options: T
     memory, constants = session.memory, session.constants
     lanes = Lanes(memory, overlap=options.overlap)
     stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.pending_parameters)
-    tick = Tick(session.kernels, spec, stages, session.unet, constants, lanes)
+    newest = NewestFrames(memory, session.kernels, spec, stages, constants.parameters)
+    tick = Tick(session.kernels, spec, stages, session.unet, constants, newest, lanes)
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
-    return SessionParts(session, lanes, PromptTokenizer(bundle), stages, tick, exchange)
+    return SessionParts(session, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange)
 
 
-def estimate_for(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> MemoryEstimate | None:
+def estimate_for(
+    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, *, max_steps: int
+) -> MemoryEstimate | None:
     """Return what a session would take, or None where its plans were never opened on this GPU."""
     _, gpu, stored = find_plans(bundle, spec, options)
     measured = stored.facts(gpu).load_measured()
     if "scratch_bytes" not in measured:
         return None
-    return estimate_session(spec, stored, measured, overlap=options.overlap)
+    return estimate_session(spec, stored, measured, max_steps=max_steps, overlap=options.overlap)
 
 
 def require_gpu(device_id: int) -> Gpu:

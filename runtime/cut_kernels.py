@@ -67,9 +67,8 @@ class CutKernels:
         self._parameters = parameters
         self._constants = _upload(memory, kernel_layout(split, constants, spec), constants)
 
-    def tick(self, stream: Stream, cut: Cut) -> None:
+    def tick(self, stream: Stream, cut: Cut, rows: int) -> None:
         """Compute a cut for the rows of a tick; temporal attention writes the new slots into the ring, in place."""
-        rows = self._spec.steps
         if isinstance(cut, TemporalAttentionCut):
             self._kernels.streaming_attention(
                 stream, **self._temporal(cut, rows), parameters=self._parameters, heads=self._spec.heads
@@ -126,7 +125,7 @@ class CutKernels:
 def kernel_layout(split: UNetSplit, constants: Constants, spec: StreamSpec) -> BlockLayout:
     """Return where the constants lie, and the workspace."""
     groups = max((cut.groups for cut in _group_norms(split)), default=1)
-    workspace = group_norm_workspace(max(spec.sink, spec.steps), groups)
+    workspace = group_norm_workspace(spec.sink, groups)
     return BlockLayout(
         {
             **{name: TensorLayout(constants[name].shape, spec.dtype) for name in split.constants},

@@ -30,17 +30,23 @@ class DeviceConditions:
         memory: where to allocate, and the stream on which the hoisted plans run.
         plans: holds ``time_embed``, ``text_encoder`` and ``prompt_kv``.
         spec: the stream.
+        max_steps: the largest T that there is to be room for.
         tick_rows, warm_up_rows: rows of a plan's chunk in a tick and in warm-up.
     """
 
     def __init__(
-        self, memory: DeviceMemory, plans: Mapping[str, Plan], spec: StreamSpec, tick_rows: int, warm_up_rows: int
+        self,
+        memory: DeviceMemory,
+        plans: Mapping[str, Plan],
+        spec: StreamSpec,
+        max_steps: int,
+        tick_rows: int,
+        warm_up_rows: int,
     ) -> None:
         self._memory = memory
         self._plans = plans
-        self._spec = spec
         self._tick_rows, self._warm_up_rows = tick_rows, warm_up_rows
-        layouts = condition_layouts(spec, tick_rows, warm_up_rows)
+        layouts = condition_layouts(spec, max_steps, tick_rows, warm_up_rows)
         tick, warm_up, prompt, single = (
             layout.at(memory.allocate("conditions", layout.nbytes), memory.device_id) for layout in layouts
         )
@@ -91,7 +97,7 @@ class DeviceConditions:
         return {**time, **self._prompt_addresses()}
 
     def tick_rows(self, name: str) -> DeviceTensor:
-        """Return an input of a tick's rows for kernels: a time projection, [T, channels]; or of the prompt.
+        """Return an input of a tick's rows for kernels: a time projection, [max_steps, channels], or of the prompt.
 
         Keys or values of the prompt are [rows of a chunk, tokens, channels]: the same for every chunk.
         """
@@ -120,7 +126,7 @@ class DeviceConditions:
         self._plans[plan].enqueue(int(self._memory.stream.handle))
 
 
-def condition_layouts(spec: StreamSpec, tick_rows: int, warm_up_rows: int) -> tuple[BlockLayout, ...]:
+def condition_layouts(spec: StreamSpec, max_steps: int, tick_rows: int, warm_up_rows: int) -> tuple[BlockLayout, ...]:
     """Return the layouts of: time projections in a tick, in warm-up; prompt; the hoisted plans' own inputs and outputs.
 
     All of a block's tensors are dense, or in chunks of the rows a plan takes.
@@ -129,8 +135,8 @@ def condition_layouts(spec: StreamSpec, tick_rows: int, warm_up_rows: int) -> tu
     prompt = {tensor.name: _fixed(tensor, spec.prompt_tokens) for tensor in signature.prompt_kv(spec).outputs}
     text = {tensor.name: _fixed(tensor, spec.prompt_tokens) for tensor in _text_tensors(spec)}
     return (
-        BlockLayout({name: _rows_of(layout, spec.steps, tick_rows) for name, layout in time.items()}),
-        BlockLayout({name: _rows_of(layout, spec.steps * warm_up_rows, warm_up_rows) for name, layout in time.items()}),
+        BlockLayout({name: _rows_of(layout, max_steps, tick_rows) for name, layout in time.items()}),
+        BlockLayout({name: _rows_of(layout, max_steps * warm_up_rows, warm_up_rows) for name, layout in time.items()}),
         BlockLayout({name: _rows_of(layout, max(tick_rows, warm_up_rows), 0) for name, layout in prompt.items()}),
         BlockLayout({"timesteps": TensorLayout((1,), "int32"), **time, **text, **prompt}),
     )

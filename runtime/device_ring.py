@@ -21,13 +21,14 @@ class DeviceKvRing:
     Args:
         memory: where to allocate.
         spec: the stream.
-        rows: rows to hold; T rounded up to whole chunks where a plan reads whole chunks of the ring.
+        rows: rows to hold, T or more; whole chunks where a plan reads whole chunks of the ring.
 
     Attributes:
         window: which slot holds which frame; integers on the host.
     """
 
     def __init__(self, memory: DeviceMemory, spec: StreamSpec, rows: int) -> None:
+        self._spec = spec
         self.window = KvWindow(spec.steps, spec.window, spec.sink)
         self._layout = ring_layout(spec, rows)
         self._address = memory.allocate("kv-cache ring", self._layout.nbytes)
@@ -41,6 +42,10 @@ class DeviceKvRing:
     def row_addresses(self, side: str, place: str) -> DeviceTensor:
         """Return the table of where each row's block lies, uint64 [rows], on the device."""
         return self._tables[_name(side, place)]
+
+    def count_rows(self, steps: int) -> None:
+        """Count frames in so many rows from here on, none of which has any; no more than the ring holds."""
+        self.window = KvWindow(steps, self._spec.window, self._spec.sink)
 
     def reset(self, memory: DeviceMemory) -> None:
         """Forget every frame, in place: a key that was not a number must not survive in a slot that is hidden."""

@@ -24,7 +24,8 @@ class DeviceStages:
             was encoded last, until it is taken into a row of the UNet.
         x0: [sink, channels, height, width] float32, what the UNet's last pass predicted.
         finished: the same shape in the stream's dtype: latents ready to be decoded.
-        depth_features: [channels, height, width], that latent's.
+        depth_latent: [1, channels, height, width], of the depth map that was embedded last.
+        depth_features: [channels, height, width], of the frame that was encoded last, once ticks began.
         output: uint8 [height, width, 3], the decoded picture.
     """
 
@@ -41,9 +42,9 @@ class DeviceStages:
         self._parameters = parameters
         layout = stage_layout(spec)
         self._buffers = layout.at(memory.allocate("pictures", layout.nbytes), memory.device_id)
-        self.clean, self.x0, self.finished, self.depth_features, self.output = (
-            self._buffers[name] for name in ("clean", "x0", "finished", "depth_features", "output")
-        )
+        self.clean, self.x0, self.finished = (self._buffers[name] for name in ("clean", "x0", "finished"))
+        self.depth_latent, self.depth_features = (self._buffers[name] for name in ("depth_latent", "depth_features"))
+        self.output = self._buffers["output"]
 
     def see(self, stream: Stream) -> None:
         """Crop, resize and scale the source picture that the tick's parameters name."""
@@ -90,8 +91,12 @@ class DeviceStages:
         self._kernels.depth_to_image(
             stream, depth_maps=depth_map, depth_range=buffers["depth_range"], images=buffers["depth_picture"]
         )
-        self._run(stream, "vae_encoder", buffers["depth_picture"], buffers["depth_latent"])
-        self._run(stream, "depth_embed", buffers["depth_latent"], depth_features)
+        self._run(stream, "vae_encoder", buffers["depth_picture"], self.depth_latent)
+        self.embed_depth_latent(stream, depth_features)
+
+    def embed_depth_latent(self, stream: Stream, depth_features: DeviceTensor) -> None:
+        """Turn ``depth_latent`` into the UNet's depth features, [channels, height, width]."""
+        self._run(stream, "depth_embed", self.depth_latent, depth_features)
 
     def decode(self, stream: Stream, latent: DeviceTensor) -> None:
         """Decode a latent, [channels, height, width], into ``output``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from cuda.core import Stream
 
@@ -37,6 +37,9 @@ class DeviceUNet(Protocol):
 
     tick_rows: UNetRows
     warm_up_rows: UNetRows
+
+    def with_rows(self, rows: int) -> Self:
+        """Return this UNet with another T, over the same memory: no more rows than it was opened with room for."""
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""

@@ -155,7 +155,8 @@ def _examine_plans(bundle: Bundle, options: TensorRTOptions) -> list[Finding]:
     if "scratch_bytes" not in measured:
         remedy = "Stream once: the first opening measures it, and refuses to go on if it does not fit"
         return [found, Finding("memory needed", "warn", "not known: these plans were never opened on this GPU", remedy)]
-    estimate = estimate_session(bundle.spec, stored, measured, overlap=options.overlap)
+    steps = bundle.spec.steps
+    estimate = estimate_session(bundle.spec, stored, measured, max_steps=steps, overlap=options.overlap)
     return [found, judge_memory(estimate, free_memory(options.device), bundle.spec)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,18 +35,31 @@ class ReadyPictures:
 
 
 class HostPipeline:
-    """One stream through a bundle's graphs."""
+    """One stream through a bundle's graphs.
 
-    def __init__(self, bundle: Bundle, spec: StreamSpec, options: OnnxRuntimeOptions, seed: int) -> None:
+    Args:
+        bundle: the graphs.
+        spec: the stream.
+        options: of ONNX Runtime.
+        seed: of the noise.
+        max_steps: the most denoising steps that it may be changed to. On the host, room is made when they are.
+    """
+
+    def __init__(
+        self, bundle: Bundle, spec: StreamSpec, options: OnnxRuntimeOptions, seed: int, *, max_steps: int
+    ) -> None:
         graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
+        self.max_steps = max_steps
         self._tokenizer = PromptTokenizer(bundle)
         self._text_encoder = graphs.open("text_encoder")
         self._stages = Stages(graphs, spec)
         self._depth = DepthNetwork(graphs, spec)
         self._network = OnnxNetwork(graphs, spec)
-        self._denoiser = Denoiser(spec, self._network, PhiloxNoise(seed, spec.latent_shape))
+        self._noise = PhiloxNoise(seed, spec.latent_shape)
+        self._denoiser = Denoiser(spec, self._network, self._noise)
         self._gathered: list[Array] = []
+        self._newest: deque[tuple[Array, Array]] = deque(maxlen=spec.sink)  # latents and depth latents
 
     @property
     def full_ahead(self) -> int:
@@ -72,7 +86,19 @@ class HostPipeline:
 
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on."""
-        self._denoiser.set_noise(PhiloxNoise(seed, self.spec.latent_shape))
+        self._noise = PhiloxNoise(seed, self.spec.latent_shape)
+        self._denoiser.set_noise(self._noise)
+
+    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+        """Do nothing: whatever is done takes the processor from the frames, now or later."""
+
+    def change_steps(self, step_list: tuple[int, ...]) -> None:
+        """Go on with other denoising steps, in rows of their own, warmed up from the newest frames."""
+        self.spec = self.spec.with_step_list(step_list)
+        self._denoiser = Denoiser(self.spec, self._network, self._noise)
+        if self._newest:
+            latents, depth_latents = zip(*self._newest, strict=True)
+            self._denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames; it is read before this returns."""
@@ -86,9 +112,10 @@ class HostPipeline:
         latents = [self._stages.encode(picture) for picture in pictures]
         depth_maps = reference.depth_normalise(np.stack([self._depth.estimate(picture) for picture in pictures]))
         depth_latents = [self._stages.encode_depth(depth_map) for depth_map in depth_maps]
-        predictions = self._denoiser.warm_up(
-            np.stack(latents + latents[-1:] * missing), np.stack(depth_latents + depth_latents[-1:] * missing)
-        )
+        latents += latents[-1:] * missing
+        depth_latents += depth_latents[-1:] * missing
+        predictions = self._denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
+        self._newest.extend(zip(latents, depth_latents, strict=True))
         return self._decode(predictions[-1].x0[:frames])
 
     def tick(self, frame: int | None, image: Any) -> Submitted:
@@ -96,7 +123,9 @@ class HostPipeline:
         if frame is not None:
             picture = self._see(image)
             depth_map = reference.depth_normalise(self._depth.estimate(picture))
-            self._denoiser.enter(frame, self._stages.encode(picture), self._stages.encode_depth(depth_map))
+            latent, depth_latent = self._stages.encode(picture), self._stages.encode_depth(depth_map)
+            self._denoiser.enter(frame, latent, depth_latent)
+            self._newest.append((latent, depth_latent))
         tick = self._denoiser.tick()
         finished = tick.prediction.x0[-1:] if tick.finished is not None else tick.prediction.x0[:0]
         return Submitted(tick.finished, self._decode(finished))
@@ -104,6 +133,7 @@ class HostPipeline:
     def reset(self) -> None:
         """Forget every frame."""
         self._gathered.clear()
+        self._newest.clear()
         self._denoiser.reset()
 
     def close(self) -> None:

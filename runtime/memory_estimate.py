@@ -15,8 +15,9 @@ from live2diff_trt.runtime.device_ring import ring_layout, table_layout
 from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
+from live2diff_trt.runtime.newest_frames import newest_layout
 from live2diff_trt.runtime.tick import constants_layout
-from live2diff_trt.runtime.unet_session import lane_scratch
+from live2diff_trt.runtime.unet_session import lane_scratch, whole_chunks
 from live2diff_trt.runtime.whole_unet import whole_parts
 
 
@@ -61,12 +62,12 @@ class MemoryEstimate:
         raise DeviceMemoryError(
             f"{spec.width}x{spec.height} with T = {spec.steps} takes {needed / 1e9:.2f} GB of GPU memory, "
             f"{free / 1e9:.2f} GB are free: {self.describe()}",
-            "Use fewer steps (--step-list), export a smaller --size, or end what else runs on that GPU",
+            "Use fewer steps (--step-list, max_steps), export a smaller --size, or end what else runs on that GPU",
         )
 
 
 def estimate_session(
-    spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any], *, overlap: bool
+    spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any], *, max_steps: int, overlap: bool
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -74,28 +75,30 @@ def estimate_session(
         spec: the stream.
         stored: the plans.
         measured: what the first opening on this GPU found out about them.
+        max_steps: the largest T that there is to be room for.
         overlap: whether each lane has scratch memory of its own.
     """
     rows = stored.manifest.key.rows
-    in_chunks = -(-spec.steps // rows) * rows
+    in_chunks = whole_chunks(max_steps, rows)
     warm_up_rows = rows if stored.split is not None else spec.sink
     parts = {
         "weights": sum(measured["weight_bytes"].values()),
         "scratch": sum(lane_scratch(measured, overlap=overlap).values()),
         "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
-        "conditions": sum(layout.nbytes for layout in condition_layouts(spec, rows, warm_up_rows)),
+        "conditions": sum(layout.nbytes for layout in condition_layouts(spec, max_steps, rows, warm_up_rows)),
         "pictures": stage_layout(spec).nbytes,
+        "newest frames": newest_layout(spec).nbytes,
         "constants": constants_layout().nbytes,
         "source picture": SOURCE_BYTES,
-        **_unet_parts(spec, stored, rows),
+        **_unet_parts(spec, max_steps, stored, rows),
     }
     return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
 
 
-def _unet_parts(spec: StreamSpec, stored: StoredPlans, rows: int) -> dict[str, int]:
+def _unet_parts(spec: StreamSpec, max_steps: int, stored: StoredPlans, rows: int) -> dict[str, int]:
     split, arena = stored.split, stored.arena
     if split is None or arena is None:
-        return whole_parts(spec, rows)
+        return whole_parts(spec, max_steps, rows)
     return {
         "arena": arena.bytes,
         "rows": row_layout(spec, spec.sink, rows).nbytes,

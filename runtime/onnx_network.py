@@ -27,15 +27,18 @@ class OnnxNetwork:
         self._time: Named = {}
         self._prompt: Named = {}
         self._tick_prompt: Named = {}
+        self._rows = spec.steps
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
         """Compute every resnet's time projection for the denoising steps, [rows] int32."""
         self._time = self._time_embed.run({"timesteps": timesteps})
+        self._rows = len(timesteps)
+        self._tick_prompt = _repeat(self._prompt, self._rows)
 
     def set_prompt(self, text_embeddings: Array) -> None:
         """Compute keys and values of every cross-attention for one prompt, [1, tokens, channels]."""
         self._prompt = self._prompt_kv.run({"text_embeddings": text_embeddings})
-        self._tick_prompt = _repeat(self._prompt, self._spec.steps)
+        self._tick_prompt = _repeat(self._prompt, self._rows)
 
     def embed_depth(self, depth_latents: Array) -> Array:
         """Map depth latents, [frames, channels, height, width], to depth features."""

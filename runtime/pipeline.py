@@ -38,10 +38,16 @@ class Pipeline(Protocol):
     """One stream of one backend.
 
     Frames are counted from 0. The first ``spec.sink`` ones are gathered, then warm up together; every later one is
-    submitted with a tick. ``reset`` begins anew.
+    submitted with a tick. ``reset`` begins anew. The newest ``spec.sink`` frames are kept as the network takes them,
+    clean latents and depth latents, so that other denoising steps need not wait for new ones.
+
+    Attributes:
+        spec: the stream, with the denoising steps that are in effect.
+        max_steps: how many denoising steps there is room for.
     """
 
     spec: StreamSpec
+    max_steps: int
 
     @property
     def full_ahead(self) -> int:
@@ -62,6 +68,24 @@ class Pipeline(Protocol):
 
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on; of the seed the lowest 64 bits count."""
+
+    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+        """Make ready what ``change_steps`` would take long for. Frames on their way go on, nothing of them changes.
+
+        Args:
+            step_list: a valid one of no more than ``max_steps`` steps.
+
+        Raises:
+            ControlError: if this pipeline can't change its steps.
+        """
+
+    def change_steps(self, step_list: tuple[int, ...]) -> None:
+        """Go on with denoising steps that were prepared; only while no frame is in flight.
+
+        Every row's sink is filled anew, by a warm-up of the frames that are kept; its noise is that of frames 0 to
+        ``spec.sink`` − 1, and nothing of it is delivered. Before the first warm-up there is nothing to fill, and frames
+        that were gathered stay.
+        """
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames, uint8 [any height, any width, 3]; raise FrameError if it is something else."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Self
 
 from cuda.core import Stream
 
@@ -47,6 +49,9 @@ class SplitUNet:
         ring: read and written in place by temporal attention.
         conditions: what is hoisted.
         parameters: the tick's parameters on the device, uint8.
+
+    Attributes:
+        steps: T.
     """
 
     def __init__(
@@ -61,7 +66,8 @@ class SplitUNet:
         parameters: DeviceTensor,
     ) -> None:
         self._plans = plans
-        self._spec = spec
+        self._sink = spec.sink
+        self.steps = spec.steps
         self._form = form
         self._conditions = conditions
         crossing = _place_crossing(memory, form, spec.sink)
@@ -71,8 +77,15 @@ class SplitUNet:
         rows = row_layout(spec, spec.sink, form.rows)
         borders = rows.at(memory.allocate("rows", rows.nbytes), memory.device_id)
         self._borders = {**borders, **crossing}
-        self.tick_rows = self._take_rows(spec.steps)
+        self.tick_rows = self._take_rows(self.steps)
         self.warm_up_rows = self._take_rows(spec.sink)
+
+    def with_rows(self, rows: int) -> Self:
+        """Return this UNet with another T, over the same memory, which has room for as many rows as warm-up has."""
+        other = copy(self)
+        other.steps = rows
+        other.tick_rows = self._take_rows(rows)
+        return other
 
     @property
     def split(self) -> UNetSplit:
@@ -81,20 +94,20 @@ class SplitUNet:
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
-        self._run(stream, self._spec.steps, self._conditions.tick_inputs, self.compute)
+        self._run(stream, self.steps, self._conditions.tick_inputs, self.compute)
 
     def warm_up(self, stream: Stream, step: int) -> None:
         """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
         self._run(
             stream,
-            self._spec.sink,
+            self._sink,
             lambda _: self._conditions.warm_up_inputs(step),
             lambda stream, cut: self._cuts.warm_up(stream, cut, step),
         )
 
     def compute(self, stream: Stream, cut: Cut) -> None:
         """Let the kernel of one cut run over the rows of a tick."""
-        self._cuts.tick(stream, cut)
+        self._cuts.tick(stream, cut, self.steps)
 
     def _run(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from operator import index
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
+from live2diff_trt.bundle.schedule import check_max_steps
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
@@ -26,6 +27,7 @@ from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
 from live2diff_trt.runtime.prompt_control import PromptControl
 from live2diff_trt.runtime.scene_cut import SceneCut
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
+from live2diff_trt.runtime.step_control import StepControl
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +48,11 @@ class Stream:
     """
 
     def __init__(self, pipeline: Pipeline, *, seed: int = 0) -> None:
-        self._spec = pipeline.spec
         self._pipeline = pipeline
         self._seed = seed
         self._queue = DeliveryQueue()
         self._prompt = PromptControl(pipeline)
+        self._steps = StepControl(pipeline)
         self._clip = Clip(pipeline, self._prompt, self._queue)
         self._watch = FrameWatch()
         self._next_index = 0
@@ -68,6 +70,7 @@ class Stream:
         prompt: str | PromptBlend = "",
         seed: int = 0,
         step_list: tuple[int, ...] | None = None,
+        max_steps: int | None = None,
         similar_image_filter: SimilarImageFilter | None = None,
         rewarm_on_cut: SceneCut | None = None,
         options: BackendOptions | None = None,
@@ -79,13 +82,15 @@ class Stream:
             prompt: what the video should look like.
             seed: of the stream's noise, 64 bits. Same seed, input, machine and threads: the same output, bit by bit.
             step_list: denoising steps other than the bundle's own; its length is T.
+            max_steps: the largest T that ``set_step_list`` may ask for, up to 8: a GPU's memory for it is taken here.
+                None: the T that the stream is opened with.
             similar_image_filter: skip frames that are like the last one; None: compute every frame.
             rewarm_on_cut: begin anew where the source cuts to another scene; None: don't look for cuts.
             options: of the backend, and so which one: ONNX Runtime on the CPU if not given.
 
         Raises:
             BundleError: if the bundle is missing, damaged or of another version.
-            SpecError: if the step list is not valid.
+            SpecError: if the step list is not valid, or ``max_steps`` less than its length or more than 8.
             ControlError: if the prompt is none.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
@@ -94,7 +99,10 @@ class Stream:
         # Plans carry the weights already: of the bundle they need the tokenizer alone.
         opened = Bundle.open(bundle, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
-        stream = cls(open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed), seed=seed)
+        max_steps = spec.steps if max_steps is None else max_steps
+        check_max_steps(max_steps, spec.steps)
+        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, max_steps=max_steps)
+        stream = cls(pipeline, seed=seed)
         try:
             stream.set_prompt(prompt)
             stream.set_similar_image_filter(similar_image_filter)
@@ -106,8 +114,8 @@ class Stream:
 
     @property
     def spec(self) -> StreamSpec:
-        """The stream's size, steps and dtype."""
-        return self._spec
+        """The stream's size, dtype, and the steps in effect: those of the last frame that was taken."""
+        return self._pipeline.spec
 
     @property
     def full_ahead(self) -> int:
@@ -163,6 +171,38 @@ class Stream:
         except TypeError as error:
             raise ControlError(f"a seed is {seed!r}", "Use an integer") from error
         self._pipeline.set_seed(self._seed)
+
+    def set_step_list(self, step_list: Sequence[int]) -> None:
+        """Change the denoising steps, and T with their number, from the next frame on that is computed.
+
+        When it comes, frames on their way are finished under the old steps. Then the newest 8 frames that were computed
+        become the sink, under the new steps and the present prompt and seed, so that no new ones have to be gathered
+        and nothing is delivered twice. If fewer than 8 came so far, the change simply takes effect. What takes long is
+        prepared here. Steps that are in effect already change nothing.
+
+        Args:
+            step_list: rising indices into LCM's timesteps, noisiest first, as (20, 30, 40); its length is T.
+
+        Raises:
+            ControlError: if it is not valid, has more steps than the stream was opened for (``max_steps``), or the
+                backend can't change its steps.
+        """
+        self._check_open()
+        self._steps.set_step_list(step_list)
+
+    def set_strength(self, strength: float) -> None:
+        """Change how much of each frame is repainted, as ``set_step_list`` does: T steps, evenly spread.
+
+        T is that of the last step list that was set. ``bundle.schedule.spread_steps`` is the definition.
+
+        Args:
+            strength: above 0, where nothing would be repainted, to 1.
+
+        Raises:
+            ControlError: if it is none, or leaves fewer timesteps than T.
+        """
+        self._check_open()
+        self._steps.set_strength(strength)
 
     def set_similar_image_filter(self, settings: SimilarImageFilter | None) -> None:
         """Skip frames that are like the last one that was computed, or no more. Frames must lie on the host then.
@@ -294,6 +334,8 @@ class Stream:
             self._wants_rewarm = True
         if self._wants_rewarm:
             self._begin_clip()
+        if self._steps.are_due:
+            self._clip.change_steps(self._steps.wanted)
         prompt = self._prompt.look_ahead(Fraction(0) if self._last_time is None else arrival.time - self._last_time)
         skipped = self._clip.is_warm and self._watch.skips(sample, self._seed, self._clip.next_frame)
         if skipped:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from cuda.core import Stream
 
-from live2diff_trt.bundle.schedule import make_step_table
+from live2diff_trt.bundle.schedule import StepTable
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
@@ -17,6 +17,7 @@ from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.device_unet import DeviceUNet
 from live2diff_trt.runtime.lanes import Lanes
+from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.tick_graphs import TickGraphs, TickPart
 
 
@@ -29,15 +30,18 @@ class TickConstants:
         step_table: float32 [4, MAXIMUM_ROWS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out.
     """
 
-    def __init__(self, memory: DeviceMemory, spec: StreamSpec) -> None:
+    def __init__(self, memory: DeviceMemory) -> None:
+        self._memory = memory
         layout = constants_layout()
         views = layout.at(memory.allocate("constants", layout.nbytes), memory.device_id)
         self.pending_parameters, self.parameters = views["pending_parameters"], views["parameters"]
         self.step_table = views["step_table"]
-        table = make_step_table(spec.step_list, spec.schedule)
+
+    def set_steps(self, table: StepTable) -> None:
+        """Let kernels take other denoising steps, in the order of the memory's stream. Waits for the device."""
         values = np.zeros(self.step_table.shape, np.float32)
-        values[:, : spec.steps] = table.sqrt_alpha, table.sqrt_one_minus_alpha, table.c_skip, table.c_out
-        memory.upload(self.step_table, values)
+        values[:, : len(table.timesteps)] = table.sqrt_alpha, table.sqrt_one_minus_alpha, table.c_skip, table.c_out
+        self._memory.upload(self.step_table, values)
 
 
 def constants_layout() -> BlockLayout:
@@ -65,6 +69,7 @@ class Tick:
         stages: DeviceStages,
         unet: DeviceUNet,
         constants: TickConstants,
+        newest: NewestFrames,
         lanes: Lanes,
     ) -> None:
         self._kernels = kernels
@@ -72,6 +77,7 @@ class Tick:
         self._stages = stages
         self._unet = unet
         self._constants = constants
+        self._newest = newest
         self._lanes = lanes
         self._latent = stages.clean.row(0)
         self._leaving = stages.finished.row(0)
@@ -85,8 +91,16 @@ class Tick:
             TickPart(self.decode, lanes.decode, waits=(lanes.left,), signals=(lanes.decoded,)),
         )
 
+    def with_steps(self, spec: StreamSpec) -> Tick:
+        """Return the tick of the same stream with other denoising steps, over the same memory."""
+        unet = self._unet.with_rows(spec.steps)
+        return Tick(self._kernels, spec, self._stages, unet, self._constants, self._newest, self._lanes)
+
     def capture(self, memory: DeviceMemory) -> TickGraphs:
-        """Record a tick: each part as a graph of its own; without overlap, all of it as one."""
+        """Record a tick: each part as a graph of its own; without overlap, all of it as one.
+
+        Nothing is run, so it may be done while ticks are on their way. A tick, of any steps, was enqueued before.
+        """
         whole = TickPart(self.enqueue, self._lanes.denoise)
         return TickGraphs(memory, self._parts if self._lanes.overlap else (whole,))
 
@@ -105,9 +119,10 @@ class Tick:
         stages.embed_depth(stream, stages.depth_features)
 
     def take(self, stream: Stream) -> None:
-        """Take what is pending: the parameters, the latent, noised, and the depth features into row 0."""
+        """Take what is pending, and keep the frame: parameters; the latent, noised, and depth features into row 0."""
         rows = self._unet.tick_rows
         self._take_parameters(stream)
+        self._newest.keep(stream)
         self._kernels.enter(stream, latent=self._latent, sample=rows.sample, **self._shared())
         self._kernels.copy(stream, source=self._stages.depth_features, target=rows.depth_features.row(0))
 
@@ -140,6 +155,21 @@ class Tick:
         stages.measure_depth(stream, of_first_frames=True)
         for frame in range(self._spec.sink):
             stages.embed_depth(stream, rows.depth_features.row(frame), first_frame=frame)
+            self._newest.keep_first(stream, frame)
+        self._fill_sinks(stream)
+
+    def warm_up_again(self, stream: Stream) -> None:
+        """Fill every row's sink anew, from the newest frames where ``NewestFrames.settle`` put them."""
+        stages, rows = self._stages, self._unet.warm_up_rows
+        self._take_parameters(stream)
+        for frame in range(self._spec.sink):
+            self._newest.give_back(stream, frame)
+            stages.embed_depth_latent(stream, rows.depth_features.row(frame))
+        self._fill_sinks(stream)
+
+    def _fill_sinks(self, stream: Stream) -> None:
+        """Denoise the latents that are clean together, step by step."""
+        stages, rows = self._stages, self._unet.warm_up_rows
         for step in range(self._spec.steps):
             clean = stages.clean if step == 0 else stages.x0
             self._kernels.enter_warm_up(stream, clean=clean, sample=rows.sample, row=step, **self._shared())

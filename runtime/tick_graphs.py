@@ -19,6 +19,11 @@ def capture_work(memory: DeviceMemory, work: Work) -> Graph:
     """Run work once, so that everything late is loaded, then record it as a graph, ready to be launched."""
     work(memory.stream)
     memory.stream.sync()
+    return record_work(memory, work)
+
+
+def record_work(memory: DeviceMemory, work: Work) -> Graph:
+    """Record work, all of whose kernels and plans ran before, as a graph; nothing is run, and nothing is waited for."""
     builder = memory.device.create_graph_builder()
     builder.begin_building()
     work(builder.stream)
@@ -54,10 +59,15 @@ class TickPart:
 
 
 class TickGraphs:
-    """A tick as it was captured: a graph for each part. Owner of the graphs."""
+    """A tick as it was captured: a graph for each part. Owner of the graphs.
+
+    Args:
+        memory: where they are uploaded.
+        parts: of the tick. Their work ran before.
+    """
 
     def __init__(self, memory: DeviceMemory, parts: Sequence[TickPart]) -> None:
-        self._graphs = [capture_work(memory, part.work) for part in parts]
+        self._graphs = [record_work(memory, part.work) for part in parts]
         self._parts = [replace(part, work=graph.launch) for part, graph in zip(parts, self._graphs, strict=True)]
 
     def launch(self) -> None:
@@ -69,3 +79,41 @@ class TickGraphs:
         """Free the graphs; what was launched still runs. Closing twice is harmless."""
         for graph in self._graphs:
             graph.close()
+
+
+class GraphsOfSteps:
+    """The graphs of the T that is in effect, and those of another that may follow it. Owner of both.
+
+    Args:
+        steps: T.
+        graphs: captured for it.
+    """
+
+    def __init__(self, steps: int, graphs: TickGraphs) -> None:
+        self._steps = steps
+        self._graphs = {steps: graphs}
+
+    def prepare(self, steps: int, capture: Callable[[], TickGraphs]) -> None:
+        """Have graphs for another T, in place of those that were prepared before; capture them unless they are there.
+
+        ``capture`` is called before anything changes: where it fails, all is as it was.
+        """
+        if steps in self._graphs:
+            return
+        graphs = capture()
+        for other in set(self._graphs) - {self._steps}:
+            self._graphs.pop(other).close()
+        self._graphs[steps] = graphs
+
+    def take(self, steps: int) -> None:
+        """Launch the graphs of a T that was prepared from here on. Those of the last one stay: it may come back."""
+        self._steps = steps
+
+    def launch(self) -> None:
+        """Enqueue a tick."""
+        self._graphs[self._steps].launch()
+
+    def close(self) -> None:
+        """Free the graphs; what was launched still runs. Closing twice is harmless."""
+        for graphs in self._graphs.values():
+            graphs.close()

@@ -45,6 +45,12 @@ class UNetSession:
     conditions: DeviceConditions
     unet: DeviceUNet
 
+    def set_steps(self, spec: StreamSpec) -> None:
+        """Compute what depends on the denoising steps alone. Waits for the device."""
+        table = make_step_table(spec.step_list, spec.schedule)
+        self.constants.set_steps(table)
+        self.conditions.set_steps(table.timesteps)
+
     def close(self) -> None:
         """Free everything, what was built last first."""
         self.memory.device.set_current()
@@ -62,12 +68,14 @@ def open_unet(
     measured: Mapping[str, Any],
     device_id: int,
     *,
+    max_steps: int,
     overlap: bool,
 ) -> UNetSession:
     """Open every plan, and allocate what the UNet needs.
 
     Args:
         spec: the stream.
+        max_steps: the largest T that there is to be room for.
         stored: the plans.
         flavour: what they were built with.
         facts: of this GPU.
@@ -83,13 +91,15 @@ def open_unet(
         _share_scratch(memory, plans, measured, overlap=overlap)
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key
-        constants = TickConstants(memory, spec)
-        ring = DeviceKvRing(memory, spec, ring_rows(spec, key.rows))
-        conditions = DeviceConditions(memory, plans, spec, key.rows, key.rows if key.form == "split" else spec.sink)
-        unet = _open_form(memory, plans, kernels, spec, stored, ring, conditions, constants)
-        conditions.set_steps(make_step_table(spec.step_list, spec.schedule).timesteps)
+        constants = TickConstants(memory)
+        ring = DeviceKvRing(memory, spec, whole_chunks(max_steps, key.rows))
+        warm_up_rows = key.rows if key.form == "split" else spec.sink
+        conditions = DeviceConditions(memory, plans, spec, max_steps, key.rows, warm_up_rows)
+        unet = _open_form(memory, plans, kernels, spec, max_steps, stored, ring, conditions, constants)
+        session = UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
+        session.set_steps(spec)
         opened.pop_all()  # from here on the session closes them
-    return UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
+    return session
 
 
 def _open_plans(runtime: PlanRuntime, stored: StoredPlans, device_id: int) -> dict[str, Plan]:
@@ -121,6 +131,7 @@ def _open_form(
     plans: dict[str, Plan],
     kernels: Kernels,
     spec: StreamSpec,
+    max_steps: int,
     stored: StoredPlans,
     ring: DeviceKvRing,
     conditions: DeviceConditions,
@@ -128,14 +139,14 @@ def _open_form(
 ) -> DeviceUNet:
     split, arena, rows = stored.split, stored.arena, stored.manifest.key.rows
     if split is None or arena is None:
-        return WholeUNet(memory, plans, kernels, spec, rows, ring, conditions, constants.parameters)
+        return WholeUNet(memory, plans, kernels, spec, max_steps, rows, ring, conditions, constants.parameters)
     form = SplitForm(split, arena, rows, stored.constants())
     return SplitUNet(memory, plans, kernels, spec, form, ring, conditions, constants.parameters)
 
 
-def ring_rows(spec: StreamSpec, rows: int) -> int:
+def whole_chunks(max_steps: int, rows: int) -> int:
     """Return how many rows the ring holds: whole chunks, since a plan in the whole form reads those."""
-    return -(-spec.steps // rows) * rows
+    return -(-max_steps // rows) * rows
 
 
 def know_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, device_id: int) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
+from typing import Self
 
 import numpy as np
 from cuda.core import Stream
@@ -27,10 +30,15 @@ class WholeUNet:
     Args:
         memory: where to allocate.
         plans: holds ``unet`` and ``unet_warmup``.
+        spec: the stream.
+        max_steps: the largest T that there is to be room for.
         rows: R, the fixed row count of ``unet``.
         ring: read by the plan where it lies, in whole chunks of R rows; written by kernels.
         conditions: what is hoisted.
         parameters: the tick's parameters on the device, uint8.
+
+    Attributes:
+        steps: T.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class WholeUNet:
         plans: Mapping[str, Plan],
         kernels: Kernels,
         spec: StreamSpec,
+        max_steps: int,
         rows: int,
         ring: DeviceKvRing,
         conditions: DeviceConditions,
@@ -47,27 +56,34 @@ class WholeUNet:
         self._plans = plans
         self._kernels = kernels
         self._spec = spec
-        self._chunks = -(-spec.steps // rows)
+        self._chunk_rows = rows
         self._ring = ring
         self._conditions = conditions
         self._parameters = parameters
-        self._tick, self._warm_up = _place_rows(memory, spec, rows)
-        window = window_layout(spec, rows)
+        self._room, self._warm_up = _place_rows(memory, spec, max_steps, rows)
+        window = window_layout(spec, max_steps, rows)
         self._window = window.at(memory.allocate("rows", window.nbytes), memory.device_id)
-        self._tick_copies = self._upload_copies(memory, self._tick)
+        self._tick_copies = self._upload_copies(memory, self._room)
         self._warm_up_copies = self._upload_copies(memory, self._warm_up)
-        self.tick_rows = _rows_of(self._tick)
+        self.steps = spec.steps
+        self.tick_rows = _rows_of(_first_rows(self._room, self.steps))
         self.warm_up_rows = _rows_of(self._warm_up)
+
+    def with_rows(self, rows: int) -> Self:
+        """Return this UNet with another T, over the same memory."""
+        other = copy(self)
+        other.steps = rows
+        other.tick_rows = _rows_of(_first_rows(self._room, rows))
+        return other
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
-        self._kernels.window_inputs(stream, **self._window, parameters=self._parameters)
-        for chunk in range(self._chunks):
-            addresses = {name: tensor.chunk(chunk).address for name, tensor in {**self._tick, **self._window}.items()}
+        window = _first_rows(self._window, self.steps)
+        self._kernels.window_inputs(stream, **window, parameters=self._parameters)
+        for chunk in range(-(-self.steps // self._chunk_rows)):
+            addresses = {name: tensor.chunk(chunk).address for name, tensor in {**self._room, **window}.items()}
             self._run(stream, "unet", {**addresses, **self._past(chunk), **self._conditions.tick_inputs(chunk)})
-        self._kernels.scatter_slots(
-            stream, copies=self._tick_copies, rows=self._spec.steps, parameters=self._parameters
-        )
+        self._kernels.scatter_slots(stream, copies=self._tick_copies, rows=self.steps, parameters=self._parameters)
 
     def warm_up(self, stream: Stream, step: int) -> None:
         """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
@@ -83,7 +99,7 @@ class WholeUNet:
 
     def _past(self, chunk: int) -> dict[str, int]:
         """Return where the plan reads the caches of a chunk's rows: in the ring itself."""
-        first = chunk * self._tick["sample"].rows_per_chunk
+        first = chunk * self._chunk_rows
         return {
             f"past_{side}.{cache.name}": self._ring.past(side, cache.name).row(first).address
             for cache in self._spec.kv_caches
@@ -102,15 +118,19 @@ class WholeUNet:
         return copies
 
 
-def _place_rows(memory: DeviceMemory, spec: StreamSpec, rows: int) -> tuple[Named, Named]:
+def _place_rows(memory: DeviceMemory, spec: StreamSpec, max_steps: int, rows: int) -> tuple[Named, Named]:
     """Give a tick's rows and the warm-up's the same memory: warm-up forgets the rows of the stream."""
-    tick, warm_up = whole_layout(spec, spec.steps, rows), whole_layout(spec, spec.sink, spec.sink)
+    tick, warm_up = whole_layout(spec, max_steps, rows), whole_layout(spec, spec.sink, spec.sink)
     address = memory.allocate("rows", max(tick.nbytes, warm_up.nbytes))
     return tick.at(address, memory.device_id), warm_up.at(address, memory.device_id)
 
 
 def _rows_of(rows: Named) -> UNetRows:
     return UNetRows(rows["sample"], rows["depth_features"], rows["model_output"])
+
+
+def _first_rows(tensors: Named, rows: int) -> Named:
+    return {name: replace(tensor, shape=(rows, *tensor.shape[1:])) for name, tensor in tensors.items()}
 
 
 def whole_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:
@@ -124,13 +144,13 @@ def whole_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:
     return BlockLayout({**borders, "model_output": borders["sample"], **new})
 
 
-def window_layout(spec: StreamSpec, rows: int) -> BlockLayout:
-    """Return where the tensors lie that tell the plan which slot holds which frame."""
+def window_layout(spec: StreamSpec, max_steps: int, rows: int) -> BlockLayout:
+    """Return where the tensors lie that tell the plan which slot holds which frame, of up to ``max_steps`` rows."""
     return BlockLayout(
         {
-            "position": TensorLayout((spec.steps,), "int32", rows),
-            "past_position": TensorLayout((spec.steps, spec.window), "int32", rows),
-            "past_bias": TensorLayout((spec.steps, spec.window), spec.dtype, rows),
+            "position": TensorLayout((max_steps,), "int32", rows),
+            "past_position": TensorLayout((max_steps, spec.window), "int32", rows),
+            "past_bias": TensorLayout((max_steps, spec.window), spec.dtype, rows),
         }
     )
 
@@ -140,8 +160,8 @@ def copies_layout(spec: StreamSpec) -> TensorLayout:
     return TensorLayout((2 * len(spec.kv_caches), SLOT_COPY.itemsize), "uint8")
 
 
-def whole_parts(spec: StreamSpec, rows: int) -> dict[str, int]:
+def whole_parts(spec: StreamSpec, max_steps: int, rows: int) -> dict[str, int]:
     """Return what this form allocates, purpose → bytes."""
-    tick, warm_up = whole_layout(spec, spec.steps, rows), whole_layout(spec, spec.sink, spec.sink)
-    window, copies = window_layout(spec, rows).nbytes, copies_layout(spec).nbytes
+    tick, warm_up = whole_layout(spec, max_steps, rows), whole_layout(spec, spec.sink, spec.sink)
+    window, copies = window_layout(spec, max_steps, rows).nbytes, copies_layout(spec).nbytes
     return {"rows": max(tick.nbytes, warm_up.nbytes) + window + 2 * copies}

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from live2diff_trt.bundle.errors import SpecError
-from live2diff_trt.bundle.schedule import ScheduleSpec, check_step_list, lcm_timesteps, make_step_table, spread_steps
+from live2diff_trt.bundle.schedule import (
+    ScheduleSpec,
+    check_max_steps,
+    check_step_list,
+    lcm_timesteps,
+    make_step_table,
+    spread_steps,
+)
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "tiny_a"
 SCHEDULE = ScheduleSpec()
@@ -175,3 +182,14 @@ def test_betas_that_make_no_schedule_are_refused(start: float, end: float) -> No
 def test_steps_that_do_not_divide_the_training_timesteps_are_refused(original_steps: int) -> None:
     with pytest.raises(SpecError, match=f"1000 training timesteps do not divide into {original_steps} "):
         ScheduleSpec(original_steps=original_steps)
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(1, 1), (2, 2), (8, 2), (8, 8)])
+def test_there_may_be_room_for_more_steps(max_steps: int, steps: int) -> None:
+    check_max_steps(max_steps, steps)
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(0, 1), (1, 2), (9, 2)])
+def test_room_for_fewer_steps_or_more_than_eight_is_refused(max_steps: int, steps: int) -> None:
+    with pytest.raises(SpecError, match=f"Use {steps} to 8"):
+        check_max_steps(max_steps, steps)

@@ -49,7 +49,9 @@ class Bench:
         if steps not in self.hosts:
             bundle = Bundle.open(self.bundle)
             spec = bundle.spec.with_step_list(STEP_LISTS[steps])
-            self.hosts[steps] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed)
+            self.hosts[steps] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed, max_steps=8)
+        if self.hosts[steps].spec.step_list != STEP_LISTS[steps]:  # a use before this one changed them
+            self.hosts[steps].change_steps(STEP_LISTS[steps])
         stream = Stream(self.hosts[steps])
         stream.set_seed(seed)
         stream.set_prompt(PROMPT)
@@ -61,13 +63,16 @@ class Bench:
             self.plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows)
         return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
 
-    def stream(self, form: Form, rows: int, steps: int = 2, seed: int = 0, **options: Any) -> Stream:
+    def stream(
+        self, form: Form, rows: int, steps: int = 2, seed: int = 0, *, max_steps: int | None = None, **options: Any
+    ) -> Stream:
         """Open a stream on the emulated GPU."""
         return Stream.open(
             self.bundle,
             prompt=PROMPT,
             seed=seed,
             step_list=STEP_LISTS[steps],
+            max_steps=max_steps,
             options=self.options(form, rows, **options),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,8 @@ class PlainPipeline:
         ticks: number of the frame that entered with each tick, or None.
         warm_ups: how many frames each warm-up had.
         seeds: that were set.
+        prepared: step lists, as often as they were prepared.
+        changes: step lists that came into effect, each with the pictures that it was warmed up from.
     """
 
     steps: int = 2
@@ -53,13 +56,17 @@ class PlainPipeline:
     ticks: list[int | None] = field(default_factory=list)
     warm_ups: list[int] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    prepared: list[tuple[int, ...]] = field(default_factory=list)
+    changes: list[tuple[tuple[int, ...], list[Image]]] = field(default_factory=list)
     full_ahead: int = 0
+    max_steps: int = 4
 
     def __post_init__(self) -> None:
         self.spec = plain_spec(self.steps)
         self._batch = StreamBatch(self.steps)
         self._gathered: list[Image] = []
         self._pictures: dict[int, Image] = {}
+        self._kept: deque[Image] = deque(maxlen=SINK)
         self._warm = False
         self._newest = SINK - 1
 
@@ -80,6 +87,18 @@ class PlainPipeline:
     def set_seed(self, seed: int) -> None:
         self.seeds.append(seed)
 
+    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+        assert len(step_list) <= self.max_steps
+        self.prepared.append(step_list)
+
+    def change_steps(self, step_list: tuple[int, ...]) -> None:
+        assert self.in_flight == 0
+        assert step_list == self.prepared[-1] != self.spec.step_list
+        assert len(self._kept) == (SINK if self._warm else 0)
+        self.changes.append((step_list, list(self._kept)))
+        self.spec = self.spec.with_step_list(step_list)
+        self._batch = StreamBatch(self.spec.steps)
+
     def gather(self, frame: int, image: Any) -> None:
         picture = check_image(image).copy()
         assert not self._warm
@@ -90,6 +109,7 @@ class PlainPipeline:
         assert 0 < frames == len(self._gathered)
         pictures, self._gathered, self._warm = self._gathered, [], True
         self.warm_ups.append(frames)
+        self._kept.extend(pictures + pictures[-1:] * (SINK - frames))
         return ReadyPictures(pictures)
 
     def tick(self, frame: int | None, image: Any) -> Submitted:
@@ -98,6 +118,7 @@ class PlainPipeline:
             picture = check_image(image).copy()
             assert frame > self._newest
             self._newest, self._pictures[frame] = frame, picture
+            self._kept.append(picture)
             self._batch.enter(frame)
         self.ticks.append(frame)
         finished = self._batch.advance()
@@ -108,6 +129,7 @@ class PlainPipeline:
         assert not self._gathered
         assert not self._pictures
         self._batch.reset()
+        self._kept.clear()
         self._warm, self._newest = False, SINK - 1
 
     def close(self) -> None:

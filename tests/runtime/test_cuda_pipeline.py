@@ -260,14 +260,17 @@ def test_a_tick_never_waits_if_every_picture_is_fetched(bench: Bench, gpu: Emula
 
 @on_and_off
 @both_forms
-@pytest.mark.parametrize(("rows", "steps"), [(1, 1), (3, 1), (2, 3), (3, 8)])
+@pytest.mark.parametrize(
+    ("rows", "steps", "max_steps"), [(1, 1, None), (3, 1, None), (2, 3, None), (3, 8, None), (2, 1, 4)]
+)
 def test_the_estimate_is_the_allocation(
-    bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int, overlap: bool
+    bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, steps: int, max_steps: int | None, overlap: bool
 ) -> None:
-    with bench.stream(form, rows, steps, overlap=overlap) as stream:
+    with bench.stream(form, rows, steps, max_steps=max_steps, overlap=overlap) as stream:
         memory = pipeline_of(stream).parts.memory
         spec = stream.spec
-        estimate = estimate_for(Bundle.open(bench.bundle), spec, bench.options(form, rows, overlap=overlap))
+        options = bench.options(form, rows, overlap=overlap)
+        estimate = estimate_for(Bundle.open(bench.bundle), spec, options, max_steps=max_steps or steps)
         assert estimate is not None
         parts = dict(estimate.parts)
         assert parts.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)

@@ -27,7 +27,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def opened(bundle: Bundle) -> HostPipeline:
     """Opened once, since that takes longest; ``pipeline`` begins anew for each test."""
-    return HostPipeline(bundle, bundle.spec, OPTIONS, seed=7)
+    return HostPipeline(bundle, bundle.spec, OPTIONS, seed=7, max_steps=8)
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ controls = st.sampled_from(
         ("prompt", "a cat", Transition(0.2)),
         *(("filter", None), ("filter", SimilarImageFilter(0.5, 1)), ("filter", SimilarImageFilter(0.9, 3))),
         *(("cut", None), ("cut", SceneCut())),
+        *(("steps", (7,)), ("steps", (20, 40)), ("steps", (5, 6, 7, 8))),
+        *(("strength", 0.3), ("strength", 1)),
     ]
 )
 actions = st.lists(st.one_of(frames, frames, controls), max_size=40)
@@ -87,6 +89,8 @@ class Run:
             "pause": self.stream.pause,
             "resume": self.stream.resume,
             "rewarm": self.stream.rewarm,
+            "steps": self.stream.set_step_list,
+            "strength": self.stream.set_strength,
         }
         calls[kind](*values)
 
@@ -101,6 +105,13 @@ def refuse_bad_controls(stream: Stream) -> None:
         lambda: stream.set_seed("x"),  # type: ignore[arg-type]
         lambda: stream.set_similar_image_filter(0.9),  # type: ignore[arg-type]
         lambda: stream.set_rewarm_on_cut(True),  # type: ignore[arg-type]
+        lambda: stream.set_step_list((40, 30)),
+        lambda: stream.set_step_list(range(5)),  # there is room for 4
+        lambda: stream.set_step_list(30),  # type: ignore[arg-type]
+        lambda: stream.set_step_list(("30", "40")),  # type: ignore[arg-type]
+        lambda: stream.set_strength(0),
+        lambda: stream.set_strength(float("nan")),
+        lambda: stream.set_strength("0.4"),  # type: ignore[arg-type]
     ]
     for control in bad:
         with pytest.raises(ControlError):
@@ -137,7 +148,7 @@ def test_no_frame_leaves_later_than_it_would_have(done: list[tuple[Any, ...]], s
     for action in done:
         run.do(*action)
         if run.stream._clip.is_warm:
-            assert run.given - len(run.finished) <= steps - 1
+            assert run.given - len(run.finished) <= run.stream.spec.steps - 1
 
 
 @given(actions, st.integers(1, 3))
@@ -151,7 +162,8 @@ def test_the_same_is_done_again_bit_by_bit(done: list[tuple[Any, ...]], steps: i
         run.stream.set_prompt("a house")
         for action in done:
             run.do(*action)
-        return pipeline.ticks, pipeline.warm_ups, [told.tobytes() for told in pipeline.told], pipeline.encoded
+        changes = [steps for steps, _ in pipeline.changes]
+        return pipeline.ticks, pipeline.warm_ups, [told.tobytes() for told in pipeline.told], pipeline.encoded, changes
 
     assert calls(3) == calls(3)
 
@@ -287,6 +299,91 @@ def test_of_frames_that_are_the_same_no_more_are_skipped_in_a_row(maximum: int) 
         stream(tell(number))
     entered = [frame for frame in pipeline.ticks if frame is not None]
     assert entered == [8, 9 + maximum, 10 + 2 * maximum]
+
+
+@given(actions, st.integers(1, 4))
+def test_other_steps_are_warmed_up_from_the_newest_frames_that_were_computed(
+    done: list[tuple[Any, ...]], steps: int
+) -> None:
+    """From 8, once there is a sink, in the order in which they came; before that from none."""
+    pipeline = PlainPipeline(steps)
+    run = Run(Stream(pipeline))
+    run.stream.set_prompt("a house")
+    given_at: list[tuple[int, int]] = []
+    for action in done:
+        before, started = len(pipeline.changes), run.given
+        run.do(*action)
+        given_at += [(started, run.clip_starts[-1])] * (len(pipeline.changes) - before)
+    for (_, kept), (count, start) in zip(pipeline.changes, given_at, strict=True):
+        numbers = [told(picture) for picture in kept]
+        assert len(numbers) in (0, SINK)
+        assert numbers == sorted(set(numbers))
+        assert all(start <= number < count + 6 for number in numbers)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 2), (4, 1)])
+def test_other_steps_finish_what_is_on_its_way_and_gather_nothing(before: int, after: int) -> None:
+    pipeline, stream = at_ease(12, before)
+    stream.set_step_list(tuple(range(40, 40 + after)))
+    assert pipeline.prepared == [tuple(range(40, 40 + after))]
+    assert (pipeline.changes, stream.spec.steps) == ([], before)
+    finished = stream(tell(12))
+    assert [frame.index for frame in finished] == list(range(13 - before, 13 if after == 1 else 12))
+    steps, kept = pipeline.changes[0]
+    assert (steps, [told(picture) for picture in kept]) == (stream.spec.step_list, list(range(4, 12)))
+    assert pipeline.warm_ups == [8]
+    assert pipeline.ticks[-1] == 12  # numbers, and so noise, go on
+    finished = [frame for number in range(13, 20) for frame in stream(tell(number))]
+    assert [told(frame.image) for frame in finished] == list(range(13 if after == 1 else 12, 21 - after))
+
+
+def test_steps_that_change_while_frames_are_gathered_simply_take_effect() -> None:
+    pipeline, stream = at_ease(5, steps=1)
+    stream.set_step_list((20, 30, 40))
+    finished = [frame for number in range(5, 9) for frame in stream(tell(number))]
+    assert [told(frame.image) for frame in finished] == list(range(8))
+    assert pipeline.changes == [((20, 30, 40), [])]
+
+
+def test_steps_that_are_set_back_before_a_frame_came_change_nothing() -> None:
+    pipeline, stream = at_ease(10)
+    steps = stream.spec.step_list
+    stream.set_step_list((1, 2, 3))
+    stream.set_step_list(steps)
+    stream(tell(10))
+    assert pipeline.changes == []
+    assert pipeline.ticks == [8, 9, 10]
+
+
+def test_a_strength_keeps_the_number_of_steps_that_was_set_last() -> None:
+    pipeline, stream = at_ease(10)
+    stream.set_step_list((10, 20, 30))
+    stream.set_strength(np.float32(0.6))  # type: ignore[arg-type]
+    stream(tell(10))
+    assert stream.spec.step_list == (20, 30, 40)
+    assert len(pipeline.changes) == 1
+    with pytest.raises(ControlError, match="leaves 2 of LCM's 50 timesteps for 3 steps"):
+        stream.set_strength(0.04)
+
+
+def test_more_steps_than_there_is_room_for_are_refused_with_the_remedy() -> None:
+    pipeline, stream = at_ease(10)
+    with pytest.raises(ControlError, match=r"room for 4 .* not for 5\. Open it with max_steps=5"):
+        stream.set_step_list((10, 20, 30, 40, 45))
+    assert [frame.index for frame in stream(tell(10))] == [9]
+    assert (pipeline.prepared, pipeline.changes) == ([], [])
+
+
+def test_steps_wait_for_the_end_of_a_pause_and_a_rewarm_leaves_them_nothing_to_warm_up_from() -> None:
+    pipeline, stream = at_ease(10)
+    stream.pause()
+    stream.set_step_list((7,))
+    stream(tell(10))
+    assert pipeline.changes == []
+    stream.resume()
+    stream.rewarm()
+    stream(tell(11))
+    assert pipeline.changes == [((7,), [])]
 
 
 def test_warm_up_skips_nothing() -> None:

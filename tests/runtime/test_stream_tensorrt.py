@@ -218,7 +218,7 @@ def test_a_session_allocates_what_was_estimated(tiny_bundle: Path, plans: Path, 
     options = TensorRTOptions(plans=plans, overlap=overlap)
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, options=options) as stream:
-        estimate = estimate_for(bundle, bundle.spec, options)
+        estimate = estimate_for(bundle, bundle.spec, options, max_steps=bundle.spec.steps)
         allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
     assert estimate is not None
     assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
