@@ -23,6 +23,7 @@ from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
@@ -86,12 +87,14 @@ class TorchPipeline:
         tokenizer: of the prompt.
 
     Attributes:
+        guidance: of the kind none, always.
         tick_of_unet: the UNet's rows.
         noise_source: where noise comes from; None: PyTorch draws its own on the device, which takes it less time.
     """
 
     def __init__(self, networks: TorchNetworks, spec: StreamSpec, tokenizer: PromptTokenizer) -> None:
         self.spec = spec
+        self.guidance = NO_GUIDANCE
         self.tick_of_unet = TorchTick(networks.unet, spec)
         self._text_encoder = networks.text_encoder
         self._tokenizer = tokenizer
@@ -181,6 +184,10 @@ class TorchPipeline:
     def set_seed(self, seed: int) -> None:
         """Draw the stream's own noise of this seed, from the next tick on; ``noise_source`` is changed."""
         self.noise_source = PhiloxNoise(seed, self.spec.latent_shape)
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Take a guidance, which is of the kind none and changes nothing."""
+        self.guidance = guidance
 
     @torch.inference_mode()
     def gather(self, frame: int, image: Any) -> None:

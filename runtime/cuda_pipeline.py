@@ -11,6 +11,7 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.pipeline import Pending, Submitted
@@ -69,14 +70,16 @@ class CudaPipeline:
 
     Attributes:
         parts: what it consists of.
+        guidance: in effect.
 
     Inside a tick the host computes integers and launches: what fetches them and the picture, one graph or, where lanes
     overlap, one for each part of a tick, and what delivers the finished picture. It neither reads the device nor waits
     for it, and copies no picture that lies in a frame of ``empty_frame``.
     """
 
-    def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int) -> None:
+    def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE) -> None:
         self.spec = spec
+        self.guidance = guidance
         self.parts = parts
         self.set_seed(seed)
         self._batch = StreamBatch(spec.steps)
@@ -116,6 +119,10 @@ class CudaPipeline:
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on."""
         self.parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Guide by another scale or delta, from the next tick on."""
+        self.guidance = guidance
 
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""

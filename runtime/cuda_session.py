@@ -23,6 +23,8 @@ from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_memory_use import free_memory, has_context
 from live2diff_trt.runtime.device_stages import DeviceStages
+from live2diff_trt.runtime.errors import ControlError
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.prompt import PromptTokenizer
@@ -32,7 +34,9 @@ from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_une
 logger = logging.getLogger(__name__)
 
 
-def open_cuda_pipeline(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, seed: int) -> CudaPipeline:
+def open_cuda_pipeline(
+    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, seed: int, guidance: Guidance = NO_GUIDANCE
+) -> CudaPipeline:
     """Open a stream on a GPU, ready for its first frame but for the prompt.
 
     Raises:
@@ -40,9 +44,11 @@ def open_cuda_pipeline(bundle: Bundle, spec: StreamSpec, options: TensorRTOption
         PlanStoreError: if the bundle has no plans for this GPU, or they are damaged.
         DeviceMemoryError: if the session would not fit; nothing was allocated then.
         SpecError: if the stream's window is not the one the kernels are compiled for.
+        ControlError: if the kind of guidance is not one of TensorRT's.
     """
+    _check_guidance(guidance)
     flavour, gpu, stored = find_plans(bundle, spec, options)
-    return open_session(bundle, spec, stored, flavour, gpu, options, seed)
+    return open_session(bundle, spec, stored, flavour, gpu, options, seed, guidance)
 
 
 def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
@@ -71,6 +77,7 @@ def open_session(
     gpu: Gpu,
     options: TensorRTOptions,
     seed: int,
+    guidance: Guidance = NO_GUIDANCE,
 ) -> CudaPipeline:
     """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
     _check_window(spec)
@@ -89,7 +96,7 @@ def open_session(
         opened.callback(unet.close)
         parts = _surround(unet, bundle, spec, options)
         opened.callback(parts.exchange.close)
-        pipeline = CudaPipeline(parts, spec, seed)
+        pipeline = CudaPipeline(parts, spec, seed, guidance)
         opened.pop_all()  # from here on the pipeline closes them
     logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
     if fresh_context and "overhead_bytes" not in measured:
@@ -140,6 +147,14 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
     if rows_are_fixed or not same:
         return wanted
     return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
+
+
+def _check_guidance(guidance: Guidance) -> None:
+    if guidance.kind != "none":
+        raise ControlError(
+            f"TensorRT's pipeline has no guidance of the kind {guidance.kind}",
+            "Use none, or run on ONNX Runtime: options=OnnxRuntimeOptions(), --backend onnxruntime",
+        )
 
 
 def _check_window(spec: StreamSpec) -> None:

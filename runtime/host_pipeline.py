@@ -14,7 +14,9 @@ from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOpti
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.depth_network import DepthNetwork
+from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Submitted
@@ -34,17 +36,33 @@ class ReadyPictures:
 
 
 class HostPipeline:
-    """One stream through a bundle's graphs."""
+    """One stream through a bundle's graphs.
 
-    def __init__(self, bundle: Bundle, spec: StreamSpec, options: OnnxRuntimeOptions, seed: int) -> None:
+    Attributes:
+        guidance: in effect.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        spec: StreamSpec,
+        options: OnnxRuntimeOptions,
+        seed: int,
+        guidance: Guidance = NO_GUIDANCE,
+    ) -> None:
+        if guidance.asks_the_unet:
+            raise ControlError(
+                f"ONNX Runtime's pipeline has no guidance of the kind {guidance.kind}", "Use Guidance('self')"
+            )
         graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
+        self.guidance = guidance
         self._tokenizer = PromptTokenizer(bundle)
         self._text_encoder = graphs.open("text_encoder")
         self._stages = Stages(graphs, spec)
         self._depth = DepthNetwork(graphs, spec)
         self._network = OnnxNetwork(graphs, spec)
-        self._denoiser = Denoiser(spec, self._network, PhiloxNoise(seed, spec.latent_shape))
+        self._denoiser = Denoiser(spec, self._network, PhiloxNoise(seed, spec.latent_shape), guidance)
         self._gathered: list[Array] = []
 
     @property
@@ -73,6 +91,11 @@ class HostPipeline:
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on."""
         self._denoiser.set_noise(PhiloxNoise(seed, self.spec.latent_shape))
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Guide by another scale or delta, from the next tick on."""
+        self.guidance = guidance
+        self._denoiser.set_guidance(guidance)
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames; it is read before this returns."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.kv_ring import Array
 
 
@@ -39,9 +40,13 @@ class Pipeline(Protocol):
 
     Frames are counted from 0. The first ``spec.sink`` ones are gathered, then warm up together; every later one is
     submitted with a tick. ``reset`` begins anew.
+
+    Attributes:
+        guidance: in effect; its kind stays.
     """
 
     spec: StreamSpec
+    guidance: Guidance
 
     @property
     def full_ahead(self) -> int:
@@ -62,6 +67,9 @@ class Pipeline(Protocol):
 
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on; of the seed the lowest 64 bits count."""
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Guide otherwise, from the next tick on; of the kind that the pipeline has."""
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames, uint8 [any height, any width, 3]; raise FrameError if it is something else."""

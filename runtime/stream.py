@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from operator import index
 from pathlib import Path
@@ -21,6 +22,7 @@ from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
 from live2diff_trt.runtime.errors import ControlError, FrameError, StreamClosedError
 from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame, check_image, is_on_device
 from live2diff_trt.runtime.frame_watch import FrameWatch
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, check_guidance
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
 from live2diff_trt.runtime.prompt_control import PromptControl
@@ -70,6 +72,7 @@ class Stream:
         step_list: tuple[int, ...] | None = None,
         similar_image_filter: SimilarImageFilter | None = None,
         rewarm_on_cut: SceneCut | None = None,
+        guidance: Guidance = NO_GUIDANCE,
         options: BackendOptions | None = None,
     ) -> Stream:
         """Open a bundle and make it ready for the first frame.
@@ -81,12 +84,13 @@ class Stream:
             step_list: denoising steps other than the bundle's own; its length is T.
             similar_image_filter: skip frames that are like the last one; None: compute every frame.
             rewarm_on_cut: begin anew where the source cuts to another scene; None: don't look for cuts.
+            guidance: how far to go beyond the prompt, and from what; its kind stays for the stream's life.
             options: of the backend, and so which one: ONNX Runtime on the CPU if not given.
 
         Raises:
             BundleError: if the bundle is missing, damaged or of another version.
             SpecError: if the step list is not valid.
-            ControlError: if the prompt is none.
+            ControlError: if the prompt is none, or the backend has no guidance of that kind.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
             DeviceMemoryError: if the GPU has too little free memory; nothing was allocated then.
@@ -94,7 +98,8 @@ class Stream:
         # Plans carry the weights already: of the bundle they need the tokenizer alone.
         opened = Bundle.open(bundle, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
-        stream = cls(open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed), seed=seed)
+        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance)
+        stream = cls(pipeline, seed=seed)
         try:
             stream.set_prompt(prompt)
             stream.set_similar_image_filter(similar_image_filter)
@@ -163,6 +168,24 @@ class Stream:
         except TypeError as error:
             raise ControlError(f"a seed is {seed!r}", "Use an integer") from error
         self._pipeline.set_seed(self._seed)
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Change scale, delta and negative prompt of the guidance; they act from the next tick on.
+
+        Raises:
+            ControlError: if it is something else, or of another kind than the stream was opened with.
+        """
+        self._check_open()
+        self._pipeline.set_guidance(check_guidance(guidance, self._pipeline.guidance.kind))
+
+    def set_guidance_scale(self, scale: float) -> None:
+        """Change the guidance's scale alone; it acts from the next tick on. With the kind none it has no effect.
+
+        Raises:
+            ControlError: if it is no finite number of 0 or more.
+        """
+        self._check_open()
+        self.set_guidance(replace(self._pipeline.guidance, scale=scale))
 
     def set_similar_image_filter(self, settings: SimilarImageFilter | None) -> None:
         """Skip frames that are like the last one that was computed, or no more. Frames must lie on the host then.

@@ -10,6 +10,7 @@ import numpy as np
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.host_pipeline import ReadyPictures
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Pending, Submitted
@@ -45,6 +46,7 @@ class PlainPipeline:
         ticks: number of the frame that entered with each tick, or None.
         warm_ups: how many frames each warm-up had.
         seeds: that were set.
+        guidance: that was set last.
     """
 
     steps: int = 2
@@ -54,6 +56,7 @@ class PlainPipeline:
     warm_ups: list[int] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     full_ahead: int = 0
+    guidance: Guidance = NO_GUIDANCE
 
     def __post_init__(self) -> None:
         self.spec = plain_spec(self.steps)
@@ -79,6 +82,9 @@ class PlainPipeline:
 
     def set_seed(self, seed: int) -> None:
         self.seeds.append(seed)
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        self.guidance = guidance
 
     def gather(self, frame: int, image: Any) -> None:
         picture = check_image(image).copy()

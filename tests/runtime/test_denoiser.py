@@ -12,6 +12,8 @@ from live2diff_trt.bundle.noise import Purpose, standard_normal
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import FloatName, KvCacheSpec, StreamSpec
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise, Prediction, Tick
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
 
 STEP_LISTS = {1: (30,), 2: (30, 40), 3: (30, 36, 42), 4: (0, 16, 32, 45), 8: (5, 10, 15, 20, 25, 30, 35, 40)}
@@ -92,10 +94,12 @@ class FakeNetwork:
 class Stream:
     """A denoiser with its network, fed with latents that follow from the frame's index."""
 
-    def __init__(self, steps: int, seed: int = 0, dtype: FloatName = "float32") -> None:
+    def __init__(
+        self, steps: int, seed: int = 0, dtype: FloatName = "float32", guidance: Guidance = NO_GUIDANCE
+    ) -> None:
         self.spec = make_spec(steps, dtype)
         self.network = FakeNetwork()
-        self.denoiser = Denoiser(self.spec, self.network, PhiloxNoise(seed, self.spec.latent_shape))
+        self.denoiser = Denoiser(self.spec, self.network, PhiloxNoise(seed, self.spec.latent_shape), guidance)
 
     def latent(self, frame: int) -> Array:
         return np.random.default_rng(frame).standard_normal(self.spec.latent_shape).astype(self.spec.dtype)
@@ -344,3 +348,71 @@ def test_philox_noise_draws_by_purpose() -> None:
         (noise.warm_up(9, 1), 1, Purpose.WARM_UP),
     ):
         np.testing.assert_array_equal(drawn, standard_normal((4, 2, 3), 7, 9, row, purpose))
+
+
+@several_t
+def test_without_guidance_the_scale_has_no_effect(steps: int) -> None:
+    plain = Stream(steps).run(streamed(6))
+    scaled = Stream(steps, guidance=Guidance("none", 7.5)).run(streamed(6))
+    for frame, x0 in plain.items():
+        np.testing.assert_array_equal(scaled[frame], x0)
+
+
+@every_t
+def test_self_guidance_leads_away_from_the_frame_that_came_in(steps: int) -> None:
+    """In every row the origin is the latent of the frame that it holds, and the noise is that of the definition."""
+    guidance = Guidance("self", 1.4, delta=0.7)
+    stream = Stream(steps, seed=3, guidance=guidance)
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    stream.warm_up()
+    for frame in [8, 9, None, 11, 12, 13, None, None, 16]:
+        tick = stream.tick(frame)
+        sample = stream.network.samples[-1]
+        for row, held in enumerate(tick.frames):
+            if held is not None:
+                of_row = slice(row, row + 1)
+                levels = table.sqrt_alpha[of_row], table.sqrt_one_minus_alpha[of_row]
+                negative = virtual_noise(sample[of_row], stream.latent(held)[None], *levels)
+                noise = guided_noise(tick.prediction.model_output[of_row], negative, 1.4, 0.7)
+                wanted = (sample[of_row] - levels[1] * noise) / levels[0]
+                np.testing.assert_allclose(tick.prediction.x0[of_row], wanted, atol=2e-5)
+
+
+@every_t
+def test_warm_up_is_guided_too(steps: int) -> None:
+    stream = Stream(steps, guidance=Guidance("self", 1.4))
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    predictions = stream.warm_up()
+    latents = np.stack([stream.latent(frame) for frame in range(SINK)])
+    for row, sample, _ in stream.network.warm_ups:
+        levels = (np.repeat(values[row], SINK) for values in (table.sqrt_alpha, table.sqrt_one_minus_alpha))
+        noise = guided_noise(predictions[row].model_output, virtual_noise(sample, latents, *levels), 1.4)
+        wanted = (sample - table.sqrt_one_minus_alpha[row] * noise) / table.sqrt_alpha[row]
+        np.testing.assert_allclose(predictions[row].x0, wanted, atol=2e-5)
+
+
+@several_t
+def test_a_scale_of_one_is_no_guidance(steps: int) -> None:
+    plain = Stream(steps).run(streamed(6))
+    guided = Stream(steps, guidance=Guidance("self", 1)).run(streamed(6))
+    for frame, x0 in plain.items():
+        np.testing.assert_allclose(guided[frame], x0, atol=1e-4)
+
+
+def test_a_scale_of_zero_gives_back_the_frame_that_came_in() -> None:
+    stream = Stream(4, guidance=Guidance("self", 0))
+    for frame, x0 in stream.run(streamed(6) + [None] * 3).items():
+        np.testing.assert_allclose(x0, stream.latent(frame), atol=1e-4)
+
+
+def test_a_scale_acts_on_the_next_tick_and_on_all_rows() -> None:
+    same, changed = (Stream(3, guidance=Guidance("self", 1.1)) for _ in range(2))
+    for stream in (same, changed):
+        stream.warm_up()
+        for frame in streamed(3):
+            stream.tick(frame)
+    changed.denoiser.set_guidance(Guidance("self", 1.6))
+    one, other = same.tick(11).prediction, changed.tick(11).prediction
+    np.testing.assert_array_equal(one.model_output, other.model_output)
+    assert (np.abs(one.x0 - other.x0).max(axis=(1, 2, 3)) > 1e-3).all()
+    assert np.abs(same.tick(12).prediction.model_output - changed.tick(12).prediction.model_output).max() > 1e-3
