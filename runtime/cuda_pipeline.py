@@ -79,9 +79,9 @@ class CudaPipeline:
 
     def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE) -> None:
         self.spec = spec
-        self.guidance = guidance
         self.parts = parts
         self.set_seed(seed)
+        self.set_guidance(guidance)
         self._batch = StreamBatch(spec.steps)
         # Capturing waits for all that opening enqueued, so no lane has to; graphs run only behind warm-up's fork.
         self._graphs = parts.tick.capture(parts.memory)
@@ -123,6 +123,8 @@ class CudaPipeline:
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale or delta, from the next tick on."""
         self.guidance = guidance
+        if guidance.has_origins:
+            self.parts.exchange.set_guidance(guidance)
 
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""

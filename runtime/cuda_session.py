@@ -18,8 +18,10 @@ from live2diff_trt.engine.gpu import Gpu, detect_gpu
 from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.tick_parameters import SINK, WINDOW
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
+from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_memory_use import free_memory, has_context
 from live2diff_trt.runtime.device_stages import DeviceStages
@@ -28,7 +30,7 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.prompt import PromptTokenizer
-from live2diff_trt.runtime.tick import Tick
+from live2diff_trt.runtime.tick import Tick, origins_layout
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ def open_session(
     free_before = free_memory(options.device)
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts, options.device)
-    estimate = estimate_session(spec, stored, measured, overlap=options.overlap)
+    estimate = estimate_session(spec, stored, measured, overlap=options.overlap, guidance=guidance)
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
@@ -94,7 +96,7 @@ def open_session(
     unet = open_unet(spec, stored, flavour, facts, measured, options.device, overlap=options.overlap)
     with ExitStack() as opened:
         opened.callback(unet.close)
-        parts = _surround(unet, bundle, spec, options)
+        parts = _surround(unet, bundle, spec, options, guidance)
         opened.callback(parts.exchange.close)
         pipeline = CudaPipeline(parts, spec, seed, guidance)
         opened.pop_all()  # from here on the pipeline closes them
@@ -105,25 +107,35 @@ def open_session(
     return pipeline
 
 
-def _surround(session: UNetSession, bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> SessionParts:
+def _surround(
+    session: UNetSession, bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, guidance: Guidance
+) -> SessionParts:
     """Add what makes a stream of a UNet: lanes, autoencoder and depth, the tick's order, the way in and out."""
     memory, constants = session.memory, session.constants
     lanes = Lanes(memory, overlap=options.overlap)
     stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.pending_parameters)
-    tick = Tick(session.kernels, spec, stages, session.unet, constants, lanes)
+    origins = _allocate_origins(memory, spec) if guidance.has_origins else None
+    tick = Tick(session.kernels, spec, stages, session.unet, constants, lanes, origins)
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
     return SessionParts(session, lanes, PromptTokenizer(bundle), stages, tick, exchange)
 
 
-def estimate_for(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> MemoryEstimate | None:
+def _allocate_origins(memory: DeviceMemory, spec: StreamSpec) -> DeviceTensor:
+    layout = origins_layout(spec)
+    return layout.at(memory.allocate("guidance", layout.nbytes), memory.device_id)
+
+
+def estimate_for(
+    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, guidance: Guidance = NO_GUIDANCE
+) -> MemoryEstimate | None:
     """Return what a session would take, or None where its plans were never opened on this GPU."""
     _, gpu, stored = find_plans(bundle, spec, options)
     measured = stored.facts(gpu).load_measured()
     if "scratch_bytes" not in measured:
         return None
-    return estimate_session(spec, stored, measured, overlap=options.overlap)
+    return estimate_session(spec, stored, measured, overlap=options.overlap, guidance=guidance)
 
 
 def require_gpu(device_id: int) -> Gpu:
@@ -150,10 +162,10 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
 
 
 def _check_guidance(guidance: Guidance) -> None:
-    if guidance.kind != "none":
+    if guidance.asks_the_unet:
         raise ControlError(
             f"TensorRT's pipeline has no guidance of the kind {guidance.kind}",
-            "Use none, or run on ONNX Runtime: options=OnnxRuntimeOptions(), --backend onnxruntime",
+            "Use self or none, or run with --backend onnxruntime (options=OnnxRuntimeOptions())",
         )
 
 

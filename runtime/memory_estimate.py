@@ -15,7 +15,8 @@ from live2diff_trt.runtime.device_ring import ring_layout, table_layout
 from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
-from live2diff_trt.runtime.tick import constants_layout
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.tick import constants_layout, origins_layout
 from live2diff_trt.runtime.unet_session import lane_scratch
 from live2diff_trt.runtime.whole_unet import whole_parts
 
@@ -66,7 +67,12 @@ class MemoryEstimate:
 
 
 def estimate_session(
-    spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any], *, overlap: bool
+    spec: StreamSpec,
+    stored: StoredPlans,
+    measured: Mapping[str, Any],
+    *,
+    overlap: bool,
+    guidance: Guidance = NO_GUIDANCE,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -75,6 +81,7 @@ def estimate_session(
         stored: the plans.
         measured: what the first opening on this GPU found out about them.
         overlap: whether each lane has scratch memory of its own.
+        guidance: of the stream.
     """
     rows = stored.manifest.key.rows
     in_chunks = -(-spec.steps // rows) * rows
@@ -88,6 +95,7 @@ def estimate_session(
         "constants": constants_layout().nbytes,
         "source picture": SOURCE_BYTES,
         **_unet_parts(spec, stored, rows),
+        **({"guidance": origins_layout(spec).nbytes} if guidance.has_origins else {}),
     }
     return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
 

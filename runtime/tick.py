@@ -40,6 +40,11 @@ class TickConstants:
         memory.upload(self.step_table, values)
 
 
+def origins_layout(spec: StreamSpec) -> TensorLayout:
+    """Return where the latents lie that guidance leads away from, one for each row."""
+    return TensorLayout((spec.steps, *spec.latent_shape), spec.dtype)
+
+
 def constants_layout() -> BlockLayout:
     """Return where the tick's parameters and the step table lie."""
     parameters = TensorLayout((TICK_PARAMETERS.itemsize,), "uint8")
@@ -56,6 +61,16 @@ class Tick:
     """The order of a tick's work, and on which lane each part of it runs. It owns no memory.
 
     The parameters and the source picture are fetched before; nothing else changes from tick to tick.
+
+    Args:
+        kernels: of the stream.
+        spec: of the stream.
+        stages: before and after the UNet.
+        unet: the UNet.
+        constants: what kernels read in every tick.
+        lanes: the streams.
+        origins: what guidance leads away from: the rows' clean latents as they came in, [T, channels, height, width],
+            changed in place; None: no guidance.
     """
 
     def __init__(
@@ -66,6 +81,7 @@ class Tick:
         unet: DeviceUNet,
         constants: TickConstants,
         lanes: Lanes,
+        origins: DeviceTensor | None = None,
     ) -> None:
         self._kernels = kernels
         self._spec = spec
@@ -73,6 +89,7 @@ class Tick:
         self._unet = unet
         self._constants = constants
         self._lanes = lanes
+        self._origins = origins
         self._latent = stages.clean.row(0)
         self._leaving = stages.finished.row(0)
         self._x0 = replace(stages.x0, shape=(spec.steps, *spec.latent_shape))
@@ -110,6 +127,8 @@ class Tick:
         self._take_parameters(stream)
         self._kernels.enter(stream, latent=self._latent, sample=rows.sample, **self._shared())
         self._kernels.copy(stream, source=self._stages.depth_features, target=rows.depth_features.row(0))
+        if self._origins is not None:
+            self._kernels.copy(stream, source=self._latent, target=self._origins.row(0))
 
     def denoise(self, stream: Stream) -> None:
         """Run all rows through the UNet once."""
@@ -124,10 +143,12 @@ class Tick:
             model_output=rows.model_output,
             x0=self._x0,
             finished=self._leaving,
+            origins=self._origins,
             **self._shared(),
         )
-        for row in range(self._spec.steps - 1, 0, -1):
-            self._kernels.copy(stream, source=rows.depth_features.row(row - 1), target=rows.depth_features.row(row))
+        for travelling in (rows.depth_features, self._origins):
+            if travelling is not None:
+                self._move_rows_on(stream, travelling)
 
     def decode(self, stream: Stream) -> None:
         """Decode the latent that leaves."""
@@ -151,8 +172,13 @@ class Tick:
                 x0=stages.x0,
                 finished=stages.finished,
                 row=step,
-                step_table=self._constants.step_table,
+                origins=None if self._origins is None else stages.clean,
+                **self._shared(),
             )
+
+    def _move_rows_on(self, stream: Stream, rows: DeviceTensor) -> None:
+        for row in range(self._spec.steps - 1, 0, -1):
+            self._kernels.copy(stream, source=rows.row(row - 1), target=rows.row(row))
 
     def _take_parameters(self, stream: Stream) -> None:
         self._kernels.copy(stream, source=self._constants.pending_parameters, target=self._constants.parameters)

@@ -64,13 +64,22 @@ class Bench:
             self.plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows)
         return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
 
-    def stream(self, form: Form, rows: int, steps: int = 2, seed: int = 0, **options: Any) -> Stream:
+    def stream(
+        self,
+        form: Form,
+        rows: int,
+        steps: int = 2,
+        seed: int = 0,
+        guidance: Guidance = NO_GUIDANCE,
+        **options: Any,
+    ) -> Stream:
         """Open a stream on the emulated GPU."""
         return Stream.open(
             self.bundle,
             prompt=PROMPT,
             seed=seed,
             step_list=STEP_LISTS[steps],
+            guidance=guidance,
             options=self.options(form, rows, **options),
         )
 

@@ -79,7 +79,7 @@ def common_parts(ring_rows: int) -> dict[str, int]:
                 128 * 64 * 3,  # output
             ]
         ),
-        "constants": 2 * 1280 + 256,  # parameters of 1200 bytes, pending and taken; step table of 128
+        "constants": 2 * 1280 + 256,  # parameters of 1216 bytes, pending and taken; step table of 128
         "source picture": 1920 * 1080 * 3,
     }
 
