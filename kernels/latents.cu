@@ -63,7 +63,8 @@ struct Guided {
   Rows<const T> origins;
   const TickParameters* parameters;
 
-  __device__ float noise(int row, int element, const StepTable* steps, int step, float sample, float model_output) const {
+  __device__ float noise(
+      int row, int element, const StepTable* steps, int step, float sample, float model_output) const {
     const float origin = to_float(origins.row(row)[element]);
     const float negative = (sample - steps->sqrt_alpha[step] * origin) / steps->sqrt_one_minus_alpha[step];
     const float believed = parameters->guidance_delta * negative;

@@ -16,9 +16,9 @@ from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
-from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
 from live2diff_trt.runtime.kv_ring import Array, KvRing
 from live2diff_trt.runtime.network import Network
+from live2diff_trt.runtime.noise_guide import NoiseGuide
 from live2diff_trt.runtime.stream_batch import StreamBatch
 
 
@@ -89,7 +89,9 @@ class Tick:
 class Denoiser:
     """The state of one stream between its autoencoder's two ends: rows, ring, schedule, noise, guidance.
 
-    A frame carries its origin from row to row: the clean latent that it came in as, which guidance looks back at.
+    A frame carries its origin from row to row: the clean latent that its virtual noise leads back to. Rows under a
+    negative prompt come behind the T rows of the stream batch; each sees the sample of the row at its step, and has
+    kv-caches of its own.
     """
 
     def __init__(
@@ -98,14 +100,15 @@ class Denoiser:
         self._spec = spec
         self._network = network
         self._noise = noise
-        self._guidance = guidance
         self._table = make_step_table(spec.step_list, spec.schedule)
-        self._ring = KvRing(spec)
+        self._guide = NoiseGuide(guidance, self._table)
+        self._unet_rows = [*range(spec.steps), *guidance.negative_steps(spec.steps)]
+        self._ring = KvRing(spec, len(self._unet_rows))
         self._sample: Array = np.zeros((spec.steps, *spec.latent_shape), spec.dtype)
         self._depth_features: Array = np.zeros((spec.steps, *spec.depth_features_shape), spec.dtype)
         self._origins: Array = np.zeros(self._sample.shape, np.float32)
         self._batch = StreamBatch(spec.steps)
-        network.set_steps(self._table.timesteps)
+        network.set_steps(self._table.timesteps[self._unet_rows])
 
     def set_noise(self, noise: NoiseSource) -> None:
         """Take noise from elsewhere, from the next tick on."""
@@ -113,7 +116,7 @@ class Denoiser:
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale or delta, from the next tick on; the kind is the one the denoiser was made with."""
-        self._guidance = guidance
+        self._guide = NoiseGuide(guidance, self._table)
 
     @property
     def in_flight(self) -> int:
@@ -122,6 +125,8 @@ class Denoiser:
 
     def warm_up(self, latents: Array, depth_latents: Array) -> tuple[Prediction, ...]:
         """Denoise the first frames together and fill every row's sink with their keys and values.
+
+        A row under the negative prompt gets its own from the same noised latents, seen under that prompt.
 
         Args:
             latents: clean latents of frames 0 to sink − 1, [sink, channels, height, width].
@@ -134,12 +139,14 @@ class Denoiser:
         depth_features = self._network.embed_depth(depth_latents)
         predictions: list[Prediction] = []
         clean: Array = latents
+        origins = latents.astype(np.float32)
         for row in range(self._spec.steps):
             noise = np.stack([self._noise.warm_up(frame, row) for frame in range(len(latents))])
             sample = self._noised(clean, noise, row)
             model_output, new = self._network.warm_up(row, sample, depth_features)
             self._ring.fill_sink(row, new)
-            clean = self._predict(sample, model_output, latents, [row] * len(sample))
+            negative_output = self._warm_up_negative(row, sample, depth_features)
+            clean = self._predict(sample, model_output, negative_output, origins, [row] * len(sample))
             predictions.append(Prediction(model_output, clean))
         return tuple(predictions)
 
@@ -158,9 +165,11 @@ class Denoiser:
 
     def tick(self) -> Tick:
         """Run every row once, remember the new keys and values, and move each frame one row on, in place."""
-        model_output, new = self._network.tick(self._sample, self._depth_features, self._ring)
-        self._ring.write(new, self._batch.active)
-        x0 = self._predict(self._sample, model_output, self._origins, list(range(self._spec.steps)))
+        steps, rows = self._spec.steps, self._unet_rows
+        outputs, new = self._network.tick(self._sample[rows], self._depth_features[rows], self._ring)
+        self._ring.write(new, [self._batch.active[row] for row in rows])
+        model_output = outputs[:steps]
+        x0 = self._predict(self._sample, model_output, outputs[steps:], self._origins, list(range(steps)))
         result = Tick(Prediction(model_output, x0), tuple(self._batch.frames))
         self._move_rows_on(x0)
         return result
@@ -173,6 +182,16 @@ class Denoiser:
         self._depth_features[:] = 0
         self._origins[:] = 0
 
+    def _warm_up_negative(self, step: int, sample: Array, depth_features: Array) -> Array:
+        """Run the warm-up frames under the negative prompt, if it has a row at this step; else return no frames."""
+        negative_rows = self._unet_rows[self._spec.steps :]
+        if step not in negative_rows:
+            return sample[:0]
+        row = self._spec.steps + negative_rows.index(step)
+        output, new = self._network.warm_up(row, sample, depth_features)
+        self._ring.fill_sink(row, new)
+        return output
+
     def _noised(self, clean: Array, noise: Array, row: int) -> Array:
         noised = reference.enter(
             clean.astype(np.float32),
@@ -182,19 +201,15 @@ class Denoiser:
         )
         return noised.astype(self._spec.dtype)
 
-    def _predict(self, sample: Array, model_output: Array, origins: Array, rows: list[int]) -> Array:
+    def _predict(
+        self, sample: Array, model_output: Array, negative_output: Array, origins: Array, steps: list[int]
+    ) -> Array:
+        """Return rows' clean latents. With the kind initialize, origins of rows at the first step change in place."""
         table = self._table
         constants = (table.sqrt_alpha, table.sqrt_one_minus_alpha, table.c_skip, table.c_out)
         noised = sample.astype(np.float32)
-        noise = self._guide(noised, model_output.astype(np.float32), origins.astype(np.float32), rows)
-        return reference.lcm_step(noised, noise, *(values[rows] for values in constants))
-
-    def _guide(self, sample: Array, model_output: Array, origins: Array, rows: list[int]) -> Array:
-        if not self._guidance.has_origins:
-            return model_output
-        levels = self._table.sqrt_alpha[rows], self._table.sqrt_one_minus_alpha[rows]
-        negative = virtual_noise(sample, origins, *levels)
-        return guided_noise(model_output, negative, self._guidance.scale, self._guidance.delta)
+        noise = self._guide.guide(noised, model_output.astype(np.float32), negative_output, origins, steps)
+        return reference.lcm_step(noised, noise, *(values[steps] for values in constants))
 
     def _move_rows_on(self, x0: Array) -> None:
         for row in range(self._spec.steps - 1, 0, -1):

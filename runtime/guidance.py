@@ -45,7 +45,9 @@ class Guidance:
                 f"guidance of the kind {self.kind} has no negative prompt", "Leave it out, or use full or initialize"
             )
         if self.delta != 1 and not self.has_origins:
-            raise ControlError(f"guidance of the kind {self.kind} has no delta", "Leave it out, or use self")
+            raise ControlError(
+                f"guidance of the kind {self.kind} has no delta", "Leave it out, or use self or initialize"
+            )
 
     @property
     def asks_the_unet(self) -> bool:
@@ -57,19 +59,29 @@ class Guidance:
         """Whether every frame carries the latent that its virtual noise leads back to."""
         return self.kind in ("self", "initialize")
 
+    def negative_steps(self, steps: int) -> tuple[int, ...]:
+        """Return the denoising steps of the UNet's rows under the negative prompt, beside one row for each step."""
+        if self.kind == "full":
+            return tuple(range(steps))
+        return (0,) if self.kind == "initialize" else ()
+
 
 NO_GUIDANCE = Guidance()
 
 
-def check_guidance(guidance: object, kind: GuidanceKind) -> Guidance:
-    """Return what a stream of a kind may be guided by from now on.
+def check_guidance(guidance: object, kind: GuidanceKind | None = None) -> Guidance:
+    """Return what a stream may be guided by.
+
+    Args:
+        guidance: what was asked for.
+        kind: that the stream was opened with; None: it is being opened.
 
     Raises:
         ControlError: if it is no guidance, or of another kind.
     """
     if not isinstance(guidance, Guidance):
         raise ControlError(f"guidance is {guidance!r}", "Pass one, as in Guidance('self', scale=1.4)")
-    if guidance.kind != kind:
+    if kind is not None and guidance.kind != kind:
         raise ControlError(
             f"this stream was opened with guidance of the kind {kind}, and {guidance.kind} has other rows",
             f"Open another stream, with Stream.open(..., guidance=Guidance({guidance.kind!r}))",

@@ -20,8 +20,9 @@ def guided_noise(positive: Float, negative: Float, scale: float, delta: float = 
     - ``none``: there is no ε⁻, and the noise is ε⁺.
     - ``full``: ε⁻ is the UNet's prediction at x under the negative prompt, in each step; δ = 1.
     - ``self``: ε⁻ = (x − √ā·x0) / √(1 − ā), ``virtual_noise``, where x0 is the latent of the frame that came in.
-    - ``initialize``: the same with x0 = (x₁ − √(1 − ā₁)·ε₁⁻) / √ā₁, where ε₁⁻ is the UNet's prediction under the
-      negative prompt, once, at the frame's first step, and x₁, ā₁ are that step's. There ε⁻ = ε₁⁻ thereby.
+    - ``initialize``: the same with x0 = (x₁ − √(1 − ā₁)·ε₁⁻) / √ā₁, ``implied_latent``, where ε₁⁻ is the UNet's
+      prediction under the negative prompt, once, at the frame's first step, and x₁, ā₁ are that step's. So there
+      ε⁻ = ε₁⁻.
 
     Args:
         positive: ε⁺, the UNet's prediction at x under the prompt; any shape.
@@ -43,6 +44,20 @@ def virtual_noise(sample: Float, origin: Float, sqrt_alpha: Float, sqrt_one_minu
         sqrt_one_minus_alpha: √(1 − ā), [rows].
     """
     return (sample - _per_row(sqrt_alpha) * origin) / _per_row(sqrt_one_minus_alpha)
+
+
+def implied_latent(sample: Float, noise: Float, sqrt_alpha: Float, sqrt_one_minus_alpha: Float) -> Float:
+    """Return the clean latent that each row's noise implies: (x − √(1 − ā)·ε) / √ā (DDPM, arXiv 2006.11239, eq. 4).
+
+    ``virtual_noise`` with that latent as the origin gives the noise back.
+
+    Args:
+        sample: x, [rows, channels, height, width].
+        noise: ε, alike.
+        sqrt_alpha: √ā, [rows].
+        sqrt_one_minus_alpha: √(1 − ā), [rows].
+    """
+    return (sample - _per_row(sqrt_one_minus_alpha) * noise) / _per_row(sqrt_alpha)
 
 
 def _per_row(values: Float) -> Float:

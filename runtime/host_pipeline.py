@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.spec import StreamSpec
@@ -14,7 +15,6 @@ from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOpti
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.depth_network import DepthNetwork
-from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
@@ -50,10 +50,6 @@ class HostPipeline:
         seed: int,
         guidance: Guidance = NO_GUIDANCE,
     ) -> None:
-        if guidance.asks_the_unet:
-            raise ControlError(
-                f"ONNX Runtime's pipeline has no guidance of the kind {guidance.kind}", "Use Guidance('self')"
-            )
         graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
         self.guidance = guidance
@@ -64,6 +60,7 @@ class HostPipeline:
         self._network = OnnxNetwork(graphs, spec)
         self._denoiser = Denoiser(spec, self._network, PhiloxNoise(seed, spec.latent_shape), guidance)
         self._gathered: list[Array] = []
+        self._set_negative_prompt(guidance)
 
     @property
     def full_ahead(self) -> int:
@@ -81,8 +78,7 @@ class HostPipeline:
 
     def encode_prompt(self, prompt: str) -> Array:
         """Return a prompt's text embeddings, [1, tokens, channels]."""
-        ids = self._tokenizer.tokenize(prompt)
-        return self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"]
+        return self._encode(self._tokenizer.tokenize(prompt))
 
     def set_text_embeddings(self, embeddings: Array) -> None:
         """Compute keys and values of text embeddings, [1, tokens, channels]; they act from the next tick on."""
@@ -93,7 +89,9 @@ class HostPipeline:
         self._denoiser.set_noise(PhiloxNoise(seed, self.spec.latent_shape))
 
     def set_guidance(self, guidance: Guidance) -> None:
-        """Guide by another scale or delta, from the next tick on."""
+        """Guide otherwise, from the next tick on. A negative prompt is encoded here, if it is another."""
+        if guidance.negative_prompt != self.guidance.negative_prompt:
+            self._set_negative_prompt(guidance)
         self.guidance = guidance
         self._denoiser.set_guidance(guidance)
 
@@ -132,6 +130,14 @@ class HostPipeline:
     def close(self) -> None:
         """Let go of graphs and caches; closing twice is harmless."""
         self.__dict__.clear()
+
+    def _encode(self, token_ids: NDArray[np.int32]) -> Array:
+        return self._text_encoder.run({"token_ids": token_ids[None]})["text_embeddings"]
+
+    def _set_negative_prompt(self, guidance: Guidance) -> None:
+        if guidance.asks_the_unet:
+            embeddings = self._encode(self._tokenizer.tokenize_negative(guidance.negative_prompt))
+            self._network.set_negative_prompt(embeddings.astype(self.spec.dtype))
 
     def _see(self, image: Any) -> Array:
         return reference.preprocess(check_image(image), self.spec.width, self.spec.height)

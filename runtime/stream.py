@@ -90,7 +90,7 @@ class Stream:
         Raises:
             BundleError: if the bundle is missing, damaged or of another version.
             SpecError: if the step list is not valid.
-            ControlError: if the prompt is none, or the backend has no guidance of that kind.
+            ControlError: if the prompt or the guidance is none, or the backend has no guidance of that kind.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
             DeviceMemoryError: if the GPU has too little free memory; nothing was allocated then.
@@ -98,7 +98,7 @@ class Stream:
         # Plans carry the weights already: of the bundle they need the tokenizer alone.
         opened = Bundle.open(bundle, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
-        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance)
+        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, check_guidance(guidance))
         stream = cls(pipeline, seed=seed)
         try:
             stream.set_prompt(prompt)

@@ -385,9 +385,7 @@ def test_lcm_step_warm_up(gpu: Gpu, dtype: str) -> None:
     assert_close(gpu.download(finished), expected, dtype)
 
 
-def guide(
-    sample: Array, model_output: Array, origins: Array, record: NDArray[np.void], constants: Array
-) -> Array:
+def guide(sample: Array, model_output: Array, origins: Array, record: NDArray[np.void], constants: Array) -> Array:
     """Return the guided noise by its definition, in float64."""
     sample, model_output, origins = (tensor.astype(np.float64) for tensor in (sample, model_output, origins))
     scale, delta = float(record["guidance_scale"]), float(record["guidance_delta"])

@@ -29,6 +29,12 @@ def test_nothing_is_guided_unless_asked() -> None:
 )
 def test_kinds_know_what_they_use(guidance: Guidance, asks_the_unet: bool, has_origins: bool) -> None:
     assert (guidance.asks_the_unet, guidance.has_origins) == (asks_the_unet, has_origins)
+    assert bool(guidance.negative_steps(3)) == asks_the_unet
+
+
+def test_full_guidance_asks_in_every_step_and_initialize_in_the_first() -> None:
+    assert Guidance("full").negative_steps(3) == (0, 1, 2)
+    assert Guidance("initialize").negative_steps(3) == (0,)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +65,9 @@ def test_another_kind_is_refused_and_the_remedy_says_how() -> None:
         check_guidance(Guidance("full"), "self")
     with pytest.raises(ControlError, match="Pass one"):
         check_guidance(1.4, "self")
+    with pytest.raises(ControlError, match="Pass one"):
+        check_guidance("self")
+    assert check_guidance(Guidance("full")) == Guidance("full")
 
 
 def test_the_stream_passes_on_what_is_set() -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from live2diff_trt.kernels import reference
-from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
+from live2diff_trt.runtime.guided_noise import guided_noise, implied_latent, virtual_noise
 
 SHAPE = (3, 4, 2, 5)
 
@@ -75,3 +75,15 @@ def test_the_dtype_is_kept(dtype: Any) -> None:
     one, other = draw(0).astype(dtype), draw(1).astype(dtype)
     levels = np.array([0.3, 0.6, 0.9], dtype), np.array([0.9, 0.8, 0.4], dtype)
     assert guided_noise(one, virtual_noise(one, other, *levels), 1.4, 0.5).dtype == dtype
+
+
+def test_an_implied_latent_by_hand() -> None:
+    """(5 − 0.8·2) / 0.6 = 17 / 3."""
+    sample, noise = np.full((1, 1, 1, 1), 5.0), np.full((1, 1, 1, 1), 2.0)
+    np.testing.assert_allclose(implied_latent(sample, noise, np.array([0.6]), np.array([0.8])).ravel(), [17 / 3])
+
+
+def test_an_implied_latent_as_the_origin_gives_the_noise_back() -> None:
+    levels = np.array([0.3, 0.6, 0.9]), np.array([0.9, 0.8, 0.4])
+    origin = implied_latent(draw(0), draw(1), *levels)
+    np.testing.assert_allclose(virtual_noise(draw(0), origin, *levels), draw(1), atol=1e-14)
