@@ -24,6 +24,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
@@ -87,6 +88,7 @@ class TorchPipeline:
         tokenizer: of the prompt.
 
     Attributes:
+        guidance: of the kind none, always.
         tick_of_unet: the UNet's rows.
         noise_source: where noise comes from; None: PyTorch draws its own on the device, which takes it less time.
     """
@@ -94,6 +96,7 @@ class TorchPipeline:
     def __init__(self, networks: TorchNetworks, spec: StreamSpec, tokenizer: PromptTokenizer) -> None:
         self.spec = spec
         self.max_steps = spec.steps
+        self.guidance = NO_GUIDANCE
         self.tick_of_unet = TorchTick(networks.unet, spec)
         self._text_encoder = networks.text_encoder
         self._tokenizer = tokenizer
@@ -191,6 +194,10 @@ class TorchPipeline:
     def change_steps(self, step_list: tuple[int, ...]) -> None:
         """Raise ControlError, as ``prepare_steps`` does."""
         self.prepare_steps(step_list)
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Take a guidance, which is of the kind none and changes nothing."""
+        self.guidance = guidance
 
     @torch.inference_mode()
     def gather(self, frame: int, image: Any) -> None:

@@ -56,6 +56,15 @@ class InterpolationChoice(str, Enum):
     spherical = "spherical"
 
 
+class GuidanceChoice(str, Enum):
+    """The kinds of guidance."""
+
+    none = "none"
+    full = "full"
+    self_ = "self"
+    initialize = "initialize"
+
+
 class Switch(str, Enum):
     """Whether something is done."""
 

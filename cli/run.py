@@ -16,11 +16,13 @@ from live2diff_trt.cli.choices import (
     BackendOption,
     FlavourOption,
     FormOption,
+    GuidanceChoice,
     InterpolationChoice,
     ProviderChoice,
     Switch,
 )
 from live2diff_trt.cli.console import messages, output
+from live2diff_trt.cli.guidance_options import read_guidance
 from live2diff_trt.cli.progress import RunProgress
 from live2diff_trt.cli.prompt_options import blend_prompts, follow_changes, read_changes
 from live2diff_trt.cli.step_options import StepOptions, read_steps
@@ -75,6 +77,19 @@ def run(
     rewarm_on_cut: Annotated[
         bool, typer.Option("--rewarm-on-cut", help="Begin anew where the source cuts to another scene.")
     ] = False,
+    guidance: Annotated[
+        GuidanceChoice,
+        typer.Option(help="What guidance leads away from: nothing, the negative prompt, or the frame that came in."),
+    ] = GuidanceChoice.none,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="How far to go from there: 1 is the prompt alone, more goes beyond it.")
+    ] = None,
+    guidance_delta: Annotated[
+        float | None, typer.Option(help="With self and initialize: how much of what it leads away from is believed.")
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="With full and initialize: what should not be seen.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     step_list: Annotated[str | None, typer.Option(help="Denoising steps other than the bundle's, as in 30,40.")] = None,
     strength: Annotated[
@@ -103,6 +118,7 @@ def run(
     changes = read_changes(then or [])
     turning = None if transition is None else Transition(transition, interpolation=interpolation.value)
     similar = None if threshold is None else SimilarImageFilter(threshold, maximum_skipped)
+    guided = read_guidance(guidance.value, guidance_scale, guidance_delta, negative_prompt)
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     on_gpu = TensorRTOptions(
         flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans, overlap=overlap is Switch.on
@@ -119,6 +135,7 @@ def run(
             step_list=chosen,
             similar_image_filter=similar,
             rewarm_on_cut=SceneCut() if rewarm_on_cut else None,
+            guidance=guided,
             options=options,
         ) as stream,
     ):

@@ -51,11 +51,32 @@ __device__ void enter_warm_up(
   }
 }
 
-// From the last row to the first: a row is overwritten by the one before it, after it was read.
+// The noise that a frame is denoised with: the model's, and nothing more is read.
+struct Unguided {
+  __device__ float noise(int, int, const StepTable*, int, float, float model_output) const { return model_output; }
+};
+
+// The same, led away from each row's origin by residual classifier-free guidance (StreamDiffusion, arXiv 2312.12491):
+// the formulas are in runtime/guided_noise.py.
 template <typename T>
+struct Guided {
+  Rows<const T> origins;
+  const TickParameters* parameters;
+
+  __device__ float noise(
+      int row, int element, const StepTable* steps, int step, float sample, float model_output) const {
+    const float origin = to_float(origins.row(row)[element]);
+    const float negative = (sample - steps->sqrt_alpha[step] * origin) / steps->sqrt_one_minus_alpha[step];
+    const float believed = parameters->guidance_delta * negative;
+    return believed + parameters->guidance_scale * (model_output - believed);
+  }
+};
+
+// From the last row to the first: a row is overwritten by the one before it, after it was read.
+template <typename T, typename Guidance>
 __device__ void lcm_step(
-    Rows<T> sample, Rows<const T> model_output, Rows<float> x0, T* finished, const TickParameters* parameters,
-    const StepTable* steps, int rows, int elements) {
+    Guidance guidance, Rows<T> sample, Rows<const T> model_output, Rows<float> x0, T* finished,
+    const TickParameters* parameters, const StepTable* steps, int rows, int elements) {
   for (int row = rows - 1; row >= 0; --row) {
     const RowParameters& here = parameters->rows[row];
     const bool last = row == rows - 1;
@@ -70,7 +91,9 @@ __device__ void lcm_step(
     for (int inside = 0; inside < BLOCK_ELEMENTS; ++inside) {
       const int element = block_of_thread() * BLOCK_ELEMENTS + inside;
       if (element >= elements) continue;
-      const float value = predicted(steps, row, to_float(from[element]), to_float(output[element]));
+      const float before = to_float(from[element]);
+      const float noise_found = guidance.noise(row, element, steps, row, before, to_float(output[element]));
+      const float value = predicted(steps, row, before, noise_found);
       clean[element] = value;
       if (last) to[element] = from_float<T>(value);
       if (moves_on) to[element] = from_float<T>(noised(steps, row + 1, value, noise.values[inside]));
@@ -78,15 +101,16 @@ __device__ void lcm_step(
   }
 }
 
-template <typename T>
+template <typename T, typename Guidance>
 __device__ void lcm_step_warm_up(
-    Rows<const T> sample, Rows<const T> model_output, Rows<float> x0, Rows<T> finished, const StepTable* steps, int row,
-    int elements) {
+    Guidance guidance, Rows<const T> sample, Rows<const T> model_output, Rows<float> x0, Rows<T> finished,
+    const StepTable* steps, int row, int elements) {
   const int frame = blockIdx.y;
   const int element = block_of_thread();
   if (element >= elements) return;
-  const float from = to_float(sample.row(frame)[element]);
-  const float value = predicted(steps, row, from, to_float(model_output.row(frame)[element]));
+  const float before = to_float(sample.row(frame)[element]);
+  const float noise = guidance.noise(frame, element, steps, row, before, to_float(model_output.row(frame)[element]));
+  const float value = predicted(steps, row, before, noise);
   x0.row(frame)[element] = value;
   finished.row(frame)[element] = from_float<T>(value);
 }
@@ -112,15 +136,32 @@ __device__ void lcm_step_warm_up(
       ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), int chunk_rows, T* finished,                 \
       const TickParameters* parameters, const StepTable* steps, int rows, int elements) {                         \
     lcm_step<T>(                                                                                                  \
-        AS_ROWS(T, sample, elements), AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements),     \
-        finished, parameters, steps, rows, elements);                                                             \
+        Unguided{}, AS_ROWS(T, sample, elements), AS_ROWS(const T, model_output, elements),                       \
+        AS_ROWS(float, x0, elements), finished, parameters, steps, rows, elements);                               \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_guided_##name(                                                              \
+      ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(const T, origins), int chunk_rows,      \
+      T* finished, const TickParameters* parameters, const StepTable* steps, int rows, int elements) {            \
+    lcm_step<T>(                                                                                                  \
+        Guided<T>{AS_ROWS(const T, origins, elements), parameters}, AS_ROWS(T, sample, elements),                 \
+        AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements), finished, parameters, steps, rows,\
+        elements);                                                                                                \
   }                                                                                                               \
   extern "C" __global__ void lcm_step_warm_up_##name(                                                             \
       ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished), int chunk_rows,     \
       const StepTable* steps, int row, int elements) {                                                            \
     lcm_step_warm_up<T>(                                                                                          \
-        AS_ROWS(const T, sample, elements), AS_ROWS(const T, model_output, elements),                             \
+        Unguided{}, AS_ROWS(const T, sample, elements), AS_ROWS(const T, model_output, elements),                 \
         AS_ROWS(float, x0, elements), AS_ROWS(T, finished, elements), steps, row, elements);                      \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_warm_up_guided_##name(                                                      \
+      ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished),                     \
+      ROWS(const T, origins), int chunk_rows, const TickParameters* parameters, const StepTable* steps, int row,  \
+      int elements) {                                                                                             \
+    lcm_step_warm_up<T>(                                                                                          \
+        Guided<T>{AS_ROWS(const T, origins, elements), parameters}, AS_ROWS(const T, sample, elements),           \
+        AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements), AS_ROWS(T, finished, elements),   \
+        steps, row, elements);                                                                                    \
   }
 
 FOR_EACH_ELEMENT_TYPE(LATENTS)

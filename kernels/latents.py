@@ -107,6 +107,7 @@ class LatentLauncher(Launcher):
         finished: DeviceTensor,
         parameters: DeviceTensor,
         step_table: DeviceTensor,
+        origins: DeviceTensor | None = None,
     ) -> None:
         """Predict every row's clean latent, and move each active row but the last one on, noised to its next step.
 
@@ -116,8 +117,9 @@ class LatentLauncher(Launcher):
             model_output: alike.
             x0: alike, float32; written.
             finished: [channels, height, width], of the sample's dtype: the last row's clean latent; written.
-            parameters: the tick's, uint8.
+            parameters: the tick's, uint8; with origins, the scale and delta of guidance too.
             step_table: float32 [4, 8].
+            origins: alike, the clean latents that guidance leads away from; None: no guidance.
         """
         dtype = check_element_type("sample", sample)
         rows, latent_shape = check_rows("sample", sample), sample.shape[1:]
@@ -127,13 +129,14 @@ class LatentLauncher(Launcher):
         self.check_dense("finished", finished, latent_shape, dtype)
         self.check_parameters(parameters)
         self.check_step_table(step_table)
+        guided = self._check_origins(origins, sample)
         elements = math.prod(latent_shape)
         self.launch(
             stream,
-            f"lcm_step_{dtype}",
+            f"lcm_step_guided_{dtype}" if guided else f"lcm_step_{dtype}",
             (_blocks(elements, _NOISE_BLOCK), 1, 1),
             (THREADS, 1, 1),
-            *row_arguments(sample=sample, model_output=model_output, x0=x0),
+            *row_arguments(sample=sample, model_output=model_output, x0=x0, **guided),
             finished.address,
             parameters.address,
             step_table.address,
@@ -150,7 +153,9 @@ class LatentLauncher(Launcher):
         x0: DeviceTensor,
         finished: DeviceTensor,
         row: int,
+        parameters: DeviceTensor,
         step_table: DeviceTensor,
+        origins: DeviceTensor | None = None,
     ) -> None:
         """Predict the clean latents of the 8 warm-up frames, all at one row's step.
 
@@ -161,7 +166,9 @@ class LatentLauncher(Launcher):
             x0: alike, float32; written.
             finished: the same values in the sample's dtype; written.
             row: whose step.
+            parameters: the tick's, uint8: with origins, the scale and delta of guidance.
             step_table: float32 [4, 8].
+            origins: alike, the clean latents that guidance leads away from; None: no guidance.
         """
         dtype = check_element_type("sample", sample)
         shape = (SINK, *sample.shape[1:])
@@ -169,18 +176,28 @@ class LatentLauncher(Launcher):
         for name, tensor in {"sample": sample, "model_output": model_output, "finished": finished}.items():
             self.check(name, tensor, shape, dtype)
         self.check("x0", x0, shape, "float32")
+        self.check_parameters(parameters)
         self.check_step_table(step_table)
+        guided = self._check_origins(origins, sample)
         elements = math.prod(shape[1:])
         self.launch(
             stream,
-            f"lcm_step_warm_up_{dtype}",
+            f"lcm_step_warm_up_guided_{dtype}" if guided else f"lcm_step_warm_up_{dtype}",
             (_blocks(elements, 1), SINK, 1),
             (THREADS, 1, 1),
-            *row_arguments(sample=sample, model_output=model_output, x0=x0, finished=finished),
+            *row_arguments(sample=sample, model_output=model_output, x0=x0, finished=finished, **guided),
+            *((parameters.address,) if guided else ()),
             step_table.address,
             np.int32(row),
             np.int32(elements),
         )
+
+    def _check_origins(self, origins: DeviceTensor | None, sample: DeviceTensor) -> dict[str, DeviceTensor]:
+        """Return what a guided kernel takes beside what an unguided one does; nothing where there is no guidance."""
+        if origins is None:
+            return {}
+        self.check("origins", origins, sample.shape, sample.dtype)
+        return {"origins": origins}
 
 
 def _blocks(elements: int, per_thread: int) -> int:

@@ -31,7 +31,15 @@ def entry_points() -> dict[str, tuple[str, ...]]:
     typed = {
         "pictures": ("preprocess", "postprocess"),
         "depth": ("resize_bilinear", "depth_range", "depth_to_image"),
-        "latents": ("enter", "enter_warm_up", "enter_warm_up_from_x0", "lcm_step", "lcm_step_warm_up"),
+        "latents": (
+            "enter",
+            "enter_warm_up",
+            "enter_warm_up_from_x0",
+            "lcm_step",
+            "lcm_step_guided",
+            "lcm_step_warm_up",
+            "lcm_step_warm_up_guided",
+        ),
         "window": ("window_inputs",),
         "group_norm": ("group_statistics", "group_normalise"),
         "gated_gelu": ("gated_gelu",),

@@ -25,10 +25,13 @@ struct TickParameters {
   int crop_width;
   int crop_height;
   RowParameters rows[MAXIMUM_ROWS];
+  float guidance_scale;  // read by the guided kernels alone
+  float guidance_delta;
+  int unused[2];  // all of it is copied as vectors of 16 bytes
 };
 
 static_assert(sizeof(RowParameters) == 144, "tick_parameters.py has another layout");
-static_assert(sizeof(TickParameters) == 1200, "tick_parameters.py has another layout");
+static_assert(sizeof(TickParameters) == 1216, "tick_parameters.py has another layout");
 
 // The constants of the denoising steps, float32 [4, MAXIMUM_ROWS] in this order.
 struct StepTable {

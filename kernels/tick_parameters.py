@@ -1,4 +1,4 @@
-"""What changes from tick to tick: a few integers, computed on the host and fetched as one small buffer.
+"""What changes from tick to tick: a few numbers, computed on the host and fetched as one small buffer.
 
 The same structure as ``TickParameters`` in ``tick_parameters.cuh``; a test compares their sizes and offsets.
 """
@@ -37,6 +37,9 @@ TICK_PARAMETERS = np.dtype(
         ("crop_width", np.int32),
         ("crop_height", np.int32),
         ("rows", ROW, (MAXIMUM_ROWS,)),
+        ("guidance_scale", np.float32),  # read by the guided kernels alone
+        ("guidance_delta", np.float32),
+        ("unused", np.int32, (2,)),  # all of it is copied as vectors of 16 bytes
     ],
     align=True,
 )

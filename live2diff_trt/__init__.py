@@ -10,15 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from live2diff_trt.runtime.guidance import Guidance
     from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
     from live2diff_trt.runtime.scene_cut import SceneCut
     from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
     from live2diff_trt.runtime.stream import Stream
 
 __version__ = "0.1.0"
-__all__ = ["PromptBlend", "SceneCut", "SimilarImageFilter", "Stream", "Transition", "__version__"]
+__all__ = ["Guidance", "PromptBlend", "SceneCut", "SimilarImageFilter", "Stream", "Transition", "__version__"]
 
 _MODULES = {
+    "Guidance": "guidance",
     "PromptBlend": "prompt_blend",
     "SceneCut": "scene_cut",
     "SimilarImageFilter": "similar_image_filter",

@@ -11,6 +11,7 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
@@ -74,17 +75,21 @@ class CudaPipeline:
     Attributes:
         parts: what it consists of.
         max_steps: how many denoising steps there is room for.
+        guidance: in effect.
 
     Inside a tick the host computes integers and launches: what fetches them and the picture, one graph or, where lanes
     overlap, one for each part of a tick, and what delivers the finished picture. It neither reads the device nor waits
     for it, and copies no picture that lies in a frame of ``empty_frame``.
     """
 
-    def __init__(self, parts: SessionParts, spec: StreamSpec, seed: int, *, max_steps: int) -> None:
+    def __init__(
+        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, max_steps: int
+    ) -> None:
         self.spec = spec
         self.max_steps = max_steps
         self.parts = parts
         self.set_seed(seed)
+        self.set_guidance(guidance)
         self._batch = StreamBatch(spec.steps)
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
         # so no lane has to; graphs run only behind warm-up's fork.
@@ -157,6 +162,12 @@ class CudaPipeline:
         self.parts.newest.settle(lanes.denoise, streamed)
         self.parts.tick.warm_up_again(lanes.denoise)
         lanes.fork()
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Guide by another scale or delta, from the next tick on."""
+        self.guidance = guidance
+        if guidance.has_origins:
+            self.parts.exchange.set_guidance(guidance)
 
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""

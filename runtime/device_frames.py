@@ -16,6 +16,7 @@ from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
 from live2diff_trt.runtime.device import DeviceMemory, PinnedArray, dense_bytes
 from live2diff_trt.runtime.device_image import DeviceImage, DevicePicture, view_picture
 from live2diff_trt.runtime.frame import Image, check_image, is_on_device
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.page_locked import FramePool, address_of
 from live2diff_trt.runtime.tick_record import TickRecord
@@ -141,6 +142,7 @@ class FrameExchange:
         self._slots = [FrameSlot(self._output_bytes, memory.device.create_event()) for _ in range(slots)]
         self._turn = 0
         self._seed = 0
+        self._guidance: Guidance | None = None
         self._source = memory.allocate("source picture", SOURCE_BYTES)
         self._source_bytes = SOURCE_BYTES
         self._pool = FramePool(memory.device)
@@ -152,6 +154,10 @@ class FrameExchange:
     def set_seed(self, seed: int) -> None:
         """Let the noise of every tick that begins from here on be of this seed, unsigned, 64 bits."""
         self._seed = seed  # a record whose tick has not run is not changed any more
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Let every tick that begins from here on be guided so. Before that, records say nothing of it."""
+        self._guidance = guidance
 
     def take_slot(self) -> FrameSlot:
         """Return the slot whose turn it is; waits only if what it was used for last is not complete."""
@@ -226,6 +232,8 @@ class FrameExchange:
     def _describe(self, slot: FrameSlot, picture: DevicePicture) -> None:
         height, width, _ = self._output.shape
         slot.record.write_seed(self._seed)
+        if self._guidance is not None:
+            slot.record.write_guidance(self._guidance.scale, self._guidance.delta)
         slot.record.write_source(picture, width, height)
 
     def _new_device_image(self) -> DeviceImage:

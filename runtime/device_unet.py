@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 from cuda.core import Stream
 
@@ -38,7 +38,7 @@ class DeviceUNet(Protocol):
     tick_rows: UNetRows
     warm_up_rows: UNetRows
 
-    def with_rows(self, rows: int) -> Self:
+    def with_rows(self, rows: int) -> DeviceUNet:
         """Return this UNet with another T, over the same memory: no more rows than it was opened with room for."""
 
     def tick(self, stream: Stream) -> None:

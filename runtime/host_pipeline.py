@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.spec import StreamSpec
@@ -16,6 +17,7 @@ from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.depth_network import DepthNetwork
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Submitted
@@ -42,24 +44,37 @@ class HostPipeline:
         spec: the stream.
         options: of ONNX Runtime.
         seed: of the noise.
+        guidance: whose kind stays.
         max_steps: the most denoising steps that it may be changed to. On the host, room is made when they are.
+
+    Attributes:
+        guidance: in effect.
     """
 
     def __init__(
-        self, bundle: Bundle, spec: StreamSpec, options: OnnxRuntimeOptions, seed: int, *, max_steps: int
+        self,
+        bundle: Bundle,
+        spec: StreamSpec,
+        options: OnnxRuntimeOptions,
+        seed: int,
+        guidance: Guidance = NO_GUIDANCE,
+        *,
+        max_steps: int,
     ) -> None:
         graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
         self.max_steps = max_steps
+        self.guidance = guidance
         self._tokenizer = PromptTokenizer(bundle)
         self._text_encoder = graphs.open("text_encoder")
         self._stages = Stages(graphs, spec)
         self._depth = DepthNetwork(graphs, spec)
         self._network = OnnxNetwork(graphs, spec)
         self._noise = PhiloxNoise(seed, spec.latent_shape)
-        self._denoiser = Denoiser(spec, self._network, self._noise)
+        self._denoiser = Denoiser(spec, self._network, self._noise, guidance)
         self._gathered: list[Array] = []
         self._newest: deque[tuple[Array, Array]] = deque(maxlen=spec.sink)  # latents and depth latents
+        self._set_negative_prompt(guidance)
 
     @property
     def full_ahead(self) -> int:
@@ -77,8 +92,7 @@ class HostPipeline:
 
     def encode_prompt(self, prompt: str) -> Array:
         """Return a prompt's text embeddings, [1, tokens, channels]."""
-        ids = self._tokenizer.tokenize(prompt)
-        return self._text_encoder.run({"token_ids": ids[None]})["text_embeddings"]
+        return self._encode(self._tokenizer.tokenize(prompt))
 
     def set_text_embeddings(self, embeddings: Array) -> None:
         """Compute keys and values of text embeddings, [1, tokens, channels]; they act from the next tick on."""
@@ -95,10 +109,17 @@ class HostPipeline:
     def change_steps(self, step_list: tuple[int, ...]) -> None:
         """Go on with other denoising steps, in rows of their own, warmed up from the newest frames."""
         self.spec = self.spec.with_step_list(step_list)
-        self._denoiser = Denoiser(self.spec, self._network, self._noise)
+        self._denoiser = Denoiser(self.spec, self._network, self._noise, self.guidance)
         if self._newest:
             latents, depth_latents = zip(*self._newest, strict=True)
             self._denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Guide otherwise, from the next tick on. A negative prompt is encoded here, if it is another."""
+        if guidance.negative_prompt != self.guidance.negative_prompt:
+            self._set_negative_prompt(guidance)
+        self.guidance = guidance
+        self._denoiser.set_guidance(guidance)
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames; it is read before this returns."""
@@ -139,6 +160,14 @@ class HostPipeline:
     def close(self) -> None:
         """Let go of graphs and caches; closing twice is harmless."""
         self.__dict__.clear()
+
+    def _encode(self, token_ids: NDArray[np.int32]) -> Array:
+        return self._text_encoder.run({"token_ids": token_ids[None]})["text_embeddings"]
+
+    def _set_negative_prompt(self, guidance: Guidance) -> None:
+        if guidance.asks_the_unet:
+            embeddings = self._encode(self._tokenizer.tokenize_negative(guidance.negative_prompt))
+            self._network.set_negative_prompt(embeddings.astype(self.spec.dtype))
 
     def _see(self, image: Any) -> Array:
         return reference.preprocess(check_image(image), self.spec.width, self.spec.height)

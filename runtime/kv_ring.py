@@ -16,25 +16,32 @@ KeyValues = Mapping[str, tuple[Array, Array]]
 
 
 class KvRing:
-    """Host kv-caches of T rows, in one allocation, and the count of what is in them.
+    """Host kv-caches of rows, in one allocation, and the count of what is in them.
+
+    Args:
+        spec: of the stream.
+        rows: of the UNet, T if not given; more, where some of them are under a negative prompt.
 
     Attributes:
         past: place → views (k, v) of the allocation, each [rows, window, positions, channels], contiguous. They are
             valid as long as the ring lives and change in place with every ``write`` and ``fill_sink``.
     """
 
-    def __init__(self, spec: StreamSpec) -> None:
+    def __init__(self, spec: StreamSpec, rows: int | None = None) -> None:
+        rows = spec.steps if rows is None else rows
         self._sink = spec.sink
-        self._window = KvWindow(spec.steps, spec.window, spec.sink)
+        self._window = KvWindow(rows, spec.window, spec.sink)
         # Zeros, not empty: a hidden slot is multiplied by a weight of 0, and 0 · NaN would be NaN.
-        self._memory: Array = np.zeros(spec.cache_bytes // np.dtype(spec.dtype).itemsize, spec.dtype)
-        self.past: KeyValues = self._carve(spec)
+        self._memory: Array = np.zeros(
+            spec.cache_bytes // spec.steps * rows // np.dtype(spec.dtype).itemsize, spec.dtype
+        )
+        self.past: KeyValues = self._carve(spec, rows)
 
-    def _carve(self, spec: StreamSpec) -> KeyValues:
+    def _carve(self, spec: StreamSpec, rows: int) -> KeyValues:
         views: dict[str, tuple[Array, Array]] = {}
         offset = 0
         for cache in spec.kv_caches:
-            shape = (2, spec.steps, spec.window, cache.positions, cache.channels)
+            shape = (2, rows, spec.window, cache.positions, cache.channels)
             block = self._memory[offset : offset + int(np.prod(shape))].reshape(shape)
             views[cache.name] = block[0], block[1]
             offset += block.size

@@ -15,8 +15,9 @@ from live2diff_trt.runtime.device_ring import ring_layout, table_layout
 from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.newest_frames import newest_layout
-from live2diff_trt.runtime.tick import constants_layout
+from live2diff_trt.runtime.tick import constants_layout, origins_layout
 from live2diff_trt.runtime.unet_session import lane_scratch, whole_chunks
 from live2diff_trt.runtime.whole_unet import whole_parts
 
@@ -67,7 +68,13 @@ class MemoryEstimate:
 
 
 def estimate_session(
-    spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any], *, max_steps: int, overlap: bool
+    spec: StreamSpec,
+    stored: StoredPlans,
+    measured: Mapping[str, Any],
+    *,
+    max_steps: int,
+    overlap: bool,
+    guidance: Guidance = NO_GUIDANCE,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -77,6 +84,7 @@ def estimate_session(
         measured: what the first opening on this GPU found out about them.
         max_steps: the largest T that there is to be room for.
         overlap: whether each lane has scratch memory of its own.
+        guidance: of the stream.
     """
     rows = stored.manifest.key.rows
     in_chunks = whole_chunks(max_steps, rows)
@@ -91,6 +99,7 @@ def estimate_session(
         "constants": constants_layout().nbytes,
         "source picture": SOURCE_BYTES,
         **_unet_parts(spec, max_steps, stored, rows),
+        **({"guidance": origins_layout(spec, max_steps).nbytes} if guidance.has_origins else {}),
     }
     return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
 

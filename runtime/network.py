@@ -18,10 +18,13 @@ class Network(Protocol):
     """
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
-        """Compute every resnet's time projection for the denoising steps, [rows] int32."""
+        """Compute every resnet's time projection for the denoising steps, [rows] int32.
+
+        Rows beyond T are those under the negative prompt, where guidance has some.
+        """
 
     def set_prompt(self, text_embeddings: Array) -> None:
-        """Compute keys and values of every cross-attention for one prompt, [1, tokens, channels], used by all rows."""
+        """Compute keys and values of every cross-attention for one prompt, [1, tokens, channels], used by T rows."""
 
     def embed_depth(self, depth_latents: Array) -> Array:
         """Map depth latents, [frames, channels, height, width], to depth features."""

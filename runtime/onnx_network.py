@@ -25,20 +25,31 @@ class OnnxNetwork:
         self._unet_warmup = graphs.open("unet_warmup")
         self._unet = graphs.open("unet")
         self._time: Named = {}
+        self._negative_rows = 0
         self._prompt: Named = {}
+        self._negative_prompt: Named = {}
         self._tick_prompt: Named = {}
-        self._rows = spec.steps
+        self._steps = spec.steps
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
-        """Compute every resnet's time projection for the denoising steps, [rows] int32."""
+        """Compute every resnet's time projection for the denoising steps, [rows] int32.
+
+        The first T are different ones. Rows beyond them are under the negative prompt, each at a timestep of those.
+        """
         self._time = self._time_embed.run({"timesteps": timesteps})
-        self._rows = len(timesteps)
-        self._tick_prompt = _repeat(self._prompt, self._rows)
+        self._steps = len(np.unique(timesteps))
+        self._negative_rows = len(timesteps) - self._steps
+        self._spread_prompts()
 
     def set_prompt(self, text_embeddings: Array) -> None:
         """Compute keys and values of every cross-attention for one prompt, [1, tokens, channels]."""
         self._prompt = self._prompt_kv.run({"text_embeddings": text_embeddings})
-        self._tick_prompt = _repeat(self._prompt, self._rows)
+        self._spread_prompts()
+
+    def set_negative_prompt(self, text_embeddings: Array) -> None:
+        """Compute the same of the prompt that rows beyond T are under."""
+        self._negative_prompt = self._prompt_kv.run({"text_embeddings": text_embeddings})
+        self._spread_prompts()
 
     def embed_depth(self, depth_latents: Array) -> Array:
         """Map depth latents, [frames, channels, height, width], to depth features."""
@@ -61,11 +72,21 @@ class OnnxNetwork:
         return self._run(self._unet, {**frame, **self._time, **self._tick_prompt, **window, **past})
 
     def warm_up(self, row: int, sample: Array, depth_features: Array) -> tuple[Array, KeyValues]:
-        """Run the warm-up frames as rows, all at denoising step ``row``."""
+        """Run the warm-up frames as rows, all at the denoising step of ``row`` and under its prompt."""
         frames = len(sample)
         time = _repeat({name: tensor[row : row + 1] for name, tensor in self._time.items()}, frames)
         frame = {"sample": sample, "depth_features": depth_features}
-        return self._run(self._unet_warmup, {**frame, **time, **_repeat(self._prompt, frames)})
+        prompt = self._prompt if row < self._steps else self._negative_prompt
+        return self._run(self._unet_warmup, {**frame, **time, **_repeat(prompt, frames)})
+
+    def _spread_prompts(self) -> None:
+        """Give every row of a tick its copy of the prompt that it is under."""
+        rows = _repeat(self._prompt, self._steps)
+        negative = _repeat(self._negative_prompt, self._negative_rows)
+        self._tick_prompt = {
+            name: np.concatenate([tensor, negative[name]]) if name in negative else tensor
+            for name, tensor in rows.items()
+        }
 
     def _run(self, graph: OnnxGraph, inputs: Named) -> tuple[Array, KeyValues]:
         outputs = graph.run(inputs)

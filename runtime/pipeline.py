@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.kv_ring import Array
 
 
@@ -44,10 +45,12 @@ class Pipeline(Protocol):
     Attributes:
         spec: the stream, with the denoising steps that are in effect.
         max_steps: how many denoising steps there is room for.
+        guidance: in effect; its kind stays.
     """
 
     spec: StreamSpec
     max_steps: int
+    guidance: Guidance
 
     @property
     def full_ahead(self) -> int:
@@ -86,6 +89,9 @@ class Pipeline(Protocol):
         ``spec.sink`` − 1, and nothing of it is delivered. Before the first warm-up there is nothing to fill, and frames
         that were gathered stay.
         """
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Guide otherwise, from the next tick on; of the kind that the pipeline has."""
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames, uint8 [any height, any width, 3]; raise FrameError if it is something else."""

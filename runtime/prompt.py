@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class PromptTokenizer:
-    """The bundle's tokenizer, and the template of its style, which every prompt is put into."""
+    """The bundle's tokenizer, and the template of its style, which every prompt but a negative one is put into."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
@@ -30,7 +30,14 @@ class PromptTokenizer:
         Warns where the prompt is too long, and says what was cut, and where a learned token is not written as it is
         named, so that of its vectors only the first is taken.
         """
-        text = self._name_vectors(self._template.replace(PROMPT_PLACE, prompt))
+        return self._tokenize(self._template.replace(PROMPT_PLACE, prompt))
+
+    def tokenize_negative(self, prompt: str) -> NDArray[np.int32]:
+        """Return the same of a negative prompt: the style's template says what is wanted, so it is not put into it."""
+        return self._tokenize(prompt)
+
+    def _tokenize(self, prompt: str) -> NDArray[np.int32]:
+        text = self._name_vectors(prompt)
         encoding = self._tokenizer.encode(text)
         ids = list(encoding.ids)
         end = ids[-1]

@@ -40,7 +40,7 @@ class PromptBlend:
                 "Pass prompts and weights, as in PromptBlend({'a fox': 2, 'a cat': 1})",
             )
         for prompt, weight in self.weights.items():
-            if not _is_number(weight) or weight < 0:
+            if not is_number(weight) or weight < 0:
                 raise ControlError(f"the weight of {prompt!r} is {weight!r}", "Use a finite number, 0 or more")
         if not sum(self.weights.values()):
             raise ControlError("no prompt of a blend has any weight", "Give one a weight above 0")
@@ -74,7 +74,7 @@ class Transition:
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
             raise ControlError(f"the unit of a transition is {self.unit!r}", "Use seconds or frames")
-        if not _is_number(self.length) or self.length <= 0:
+        if not is_number(self.length) or self.length <= 0:
             raise ControlError(f"a transition takes {self.length!r} {self.unit}", "Use a finite number above 0")
         if self.unit == "frames" and self.length != int(self.length):
             raise ControlError(f"a transition takes {self.length!r} frames", "Use a whole number")
@@ -92,5 +92,6 @@ def check_interpolation(interpolation: object) -> None:
         raise ControlError(f"there is no interpolation {interpolation!r}", f"Use {' or '.join(known)}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether it is a real number, and a finite one."""
     return isinstance(value, Real) and isfinite(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Self
 
 from cuda.core import Stream
 
@@ -80,7 +79,7 @@ class SplitUNet:
         self.tick_rows = self._take_rows(self.steps)
         self.warm_up_rows = self._take_rows(spec.sink)
 
-    def with_rows(self, rows: int) -> Self:
+    def with_rows(self, rows: int) -> SplitUNet:
         """Return this UNet with another T, over the same memory, which has room for as many rows as warm-up has."""
         other = copy(self)
         other.steps = rows

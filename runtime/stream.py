@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from operator import index
 from pathlib import Path
@@ -22,6 +23,7 @@ from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
 from live2diff_trt.runtime.errors import ControlError, FrameError, StreamClosedError
 from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame, check_image, is_on_device
 from live2diff_trt.runtime.frame_watch import FrameWatch
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, check_guidance
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
 from live2diff_trt.runtime.prompt_control import PromptControl
@@ -73,6 +75,7 @@ class Stream:
         max_steps: int | None = None,
         similar_image_filter: SimilarImageFilter | None = None,
         rewarm_on_cut: SceneCut | None = None,
+        guidance: Guidance = NO_GUIDANCE,
         options: BackendOptions | None = None,
     ) -> Stream:
         """Open a bundle and make it ready for the first frame.
@@ -86,12 +89,13 @@ class Stream:
                 None: the T that the stream is opened with.
             similar_image_filter: skip frames that are like the last one; None: compute every frame.
             rewarm_on_cut: begin anew where the source cuts to another scene; None: don't look for cuts.
+            guidance: how far to go beyond the prompt, and from what; its kind stays for the stream's life.
             options: of the backend, and so which one: ONNX Runtime on the CPU if not given.
 
         Raises:
             BundleError: if the bundle is missing, damaged or of another version.
             SpecError: if the step list is not valid, or ``max_steps`` less than its length or more than 8.
-            ControlError: if the prompt is none.
+            ControlError: if the prompt or the guidance is none, or the backend has no guidance of that kind.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
             DeviceMemoryError: if the GPU has too little free memory; nothing was allocated then.
@@ -101,7 +105,8 @@ class Stream:
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
         max_steps = spec.steps if max_steps is None else max_steps
         check_max_steps(max_steps, spec.steps)
-        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, max_steps=max_steps)
+        guidance = check_guidance(guidance)
+        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance, max_steps=max_steps)
         stream = cls(pipeline, seed=seed)
         try:
             stream.set_prompt(prompt)
@@ -203,6 +208,24 @@ class Stream:
         """
         self._check_open()
         self._steps.set_strength(strength)
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        """Change scale, delta and negative prompt of the guidance; they act from the next tick on.
+
+        Raises:
+            ControlError: if it is something else, or of another kind than the stream was opened with.
+        """
+        self._check_open()
+        self._pipeline.set_guidance(check_guidance(guidance, self._pipeline.guidance.kind))
+
+    def set_guidance_scale(self, scale: float) -> None:
+        """Change the guidance's scale alone; it acts from the next tick on. With the kind none it has no effect.
+
+        Raises:
+            ControlError: if it is no finite number of 0 or more.
+        """
+        self._check_open()
+        self.set_guidance(replace(self._pipeline.guidance, scale=scale))
 
     def set_similar_image_filter(self, settings: SimilarImageFilter | None) -> None:
         """Skip frames that are like the last one that was computed, or no more. Frames must lie on the host then.

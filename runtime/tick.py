@@ -44,6 +44,11 @@ class TickConstants:
         self._memory.upload(self.step_table, values)
 
 
+def origins_layout(spec: StreamSpec, max_steps: int) -> TensorLayout:
+    """Return where the latents lie that guidance leads away from, one for each row that there is room for."""
+    return TensorLayout((max_steps, *spec.latent_shape), spec.dtype)
+
+
 def constants_layout() -> BlockLayout:
     """Return where the tick's parameters and the step table lie."""
     parameters = TensorLayout((TICK_PARAMETERS.itemsize,), "uint8")
@@ -60,6 +65,16 @@ class Tick:
     """The order of a tick's work, and on which lane each part of it runs. It owns no memory.
 
     The parameters and the source picture are fetched before; nothing else changes from tick to tick.
+
+    Args:
+        kernels: of the stream.
+        spec: of the stream.
+        stages: before and after the UNet.
+        unet: the UNet.
+        constants: what kernels read in every tick.
+        lanes: the streams.
+        origins: what guidance leads away from: the rows' clean latents as they came in, [at least T, channels, height,
+            width], changed in place; None: no guidance.
     """
 
     def __init__(
@@ -71,6 +86,7 @@ class Tick:
         constants: TickConstants,
         newest: NewestFrames,
         lanes: Lanes,
+        origins: DeviceTensor | None = None,
     ) -> None:
         self._kernels = kernels
         self._spec = spec
@@ -79,6 +95,8 @@ class Tick:
         self._constants = constants
         self._newest = newest
         self._lanes = lanes
+        self._room_for_origins = origins
+        self._origins = None if origins is None else replace(origins, shape=(spec.steps, *spec.latent_shape))
         self._latent = stages.clean.row(0)
         self._leaving = stages.finished.row(0)
         self._x0 = replace(stages.x0, shape=(spec.steps, *spec.latent_shape))
@@ -94,7 +112,8 @@ class Tick:
     def with_steps(self, spec: StreamSpec) -> Tick:
         """Return the tick of the same stream with other denoising steps, over the same memory."""
         unet = self._unet.with_rows(spec.steps)
-        return Tick(self._kernels, spec, self._stages, unet, self._constants, self._newest, self._lanes)
+        origins = self._room_for_origins
+        return Tick(self._kernels, spec, self._stages, unet, self._constants, self._newest, self._lanes, origins)
 
     def capture(self, memory: DeviceMemory) -> TickGraphs:
         """Record a tick: each part as a graph of its own; without overlap, all of it as one.
@@ -125,6 +144,8 @@ class Tick:
         self._newest.keep(stream)
         self._kernels.enter(stream, latent=self._latent, sample=rows.sample, **self._shared())
         self._kernels.copy(stream, source=self._stages.depth_features, target=rows.depth_features.row(0))
+        if self._origins is not None:
+            self._kernels.copy(stream, source=self._latent, target=self._origins.row(0))
 
     def denoise(self, stream: Stream) -> None:
         """Run all rows through the UNet once."""
@@ -139,10 +160,12 @@ class Tick:
             model_output=rows.model_output,
             x0=self._x0,
             finished=self._leaving,
+            origins=self._origins,
             **self._shared(),
         )
-        for row in range(self._spec.steps - 1, 0, -1):
-            self._kernels.copy(stream, source=rows.depth_features.row(row - 1), target=rows.depth_features.row(row))
+        for travelling in (rows.depth_features, self._origins):
+            if travelling is not None:
+                self._move_rows_on(stream, travelling)
 
     def decode(self, stream: Stream) -> None:
         """Decode the latent that leaves."""
@@ -181,8 +204,13 @@ class Tick:
                 x0=stages.x0,
                 finished=stages.finished,
                 row=step,
-                step_table=self._constants.step_table,
+                origins=None if self._origins is None else stages.clean,
+                **self._shared(),
             )
+
+    def _move_rows_on(self, stream: Stream, rows: DeviceTensor) -> None:
+        for row in range(self._spec.steps - 1, 0, -1):
+            self._kernels.copy(stream, source=rows.row(row - 1), target=rows.row(row))
 
     def _take_parameters(self, stream: Stream) -> None:
         self._kernels.copy(stream, source=self._constants.pending_parameters, target=self._constants.parameters)

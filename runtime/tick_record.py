@@ -33,11 +33,17 @@ class TickRecord:
         self._active, self._frame = words[:, :FRAME_WORDS].T
         self._seen = words[:, FRAME_WORDS:]
         self._seed = self.fields["seed"]
+        self._guidance = self.fields["guidance_scale"], self.fields["guidance_delta"]
         self._source: tuple[DevicePicture, int, int] | None = None
 
     def write_seed(self, seed: int) -> None:
         """Say of which seed the noise is, unsigned, 64 bits."""
         self._seed[0] = seed
+
+    def write_guidance(self, scale: float, delta: float) -> None:
+        """Say how a guided stream is guided."""
+        for field, value in zip(self._guidance, (scale, delta), strict=True):
+            field[0] = value
 
     def write_source(self, picture: DevicePicture, width: int, height: int) -> None:
         """Say where the picture that came in lies, and what of it is kept for width x height."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
-from typing import Self
 
 import numpy as np
 from cuda.core import Stream
@@ -69,7 +68,7 @@ class WholeUNet:
         self.tick_rows = _rows_of(_first_rows(self._room, self.steps))
         self.warm_up_rows = _rows_of(self._warm_up)
 
-    def with_rows(self, rows: int) -> Self:
+    def with_rows(self, rows: int) -> WholeUNet:
         """Return this UNet with another T, over the same memory."""
         other = copy(self)
         other.steps = rows

@@ -76,14 +76,25 @@ def launch_latents(gpu: Gpu, dtype: str) -> None:
     sample, output = (gpu.upload(np.zeros((ROWS, *latent), dtype), CHUNK_ROWS) for _ in range(2))
     gpu.kernels.enter(gpu.stream, latent=finished, sample=sample, **shared)
     x0 = gpu.poisoned((ROWS, *latent), "float32")
-    gpu.kernels.lcm_step(gpu.stream, sample=sample, model_output=output, x0=x0, finished=finished, **shared)
+    for origins in (None, gpu.poisoned((ROWS, *latent), dtype)):
+        gpu.kernels.lcm_step(
+            gpu.stream, sample=sample, model_output=output, x0=x0, finished=finished, origins=origins, **shared
+        )
     sample, output = (gpu.upload(np.zeros((SINK, *latent), dtype), CHUNK_ROWS) for _ in range(2))
     x0, finished = gpu.poisoned((SINK, *latent), "float32"), gpu.poisoned((SINK, *latent), dtype)
     for clean in (x0, finished):
         gpu.kernels.enter_warm_up(gpu.stream, clean=clean, sample=sample, row=1, **shared)
-    gpu.kernels.lcm_step_warm_up(
-        gpu.stream, sample=sample, model_output=output, x0=x0, finished=finished, row=1, step_table=step_table
-    )
+    for origins in (None, gpu.poisoned((SINK, *latent), dtype)):
+        gpu.kernels.lcm_step_warm_up(
+            gpu.stream,
+            sample=sample,
+            model_output=output,
+            x0=x0,
+            finished=finished,
+            row=1,
+            origins=origins,
+            **shared,
+        )
 
 
 def launch_window(gpu: Gpu, dtype: str) -> None:

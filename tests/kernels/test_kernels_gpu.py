@@ -13,6 +13,7 @@ from live2diff_trt.bundle.noise import Purpose, standard_normal
 from live2diff_trt.kernels import reference
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import NewSlots, slot_copies
+from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
 
 if TYPE_CHECKING:
     from tests.kernels.device import Gpu
@@ -375,10 +376,77 @@ def test_lcm_step_warm_up(gpu: Gpu, dtype: str) -> None:
         x0=x0,
         finished=finished,
         row=row,
+        parameters=gpu.upload_bytes(parameters_of_rows(1)),
         step_table=gpu.upload(steps),
     )
     constants = np.repeat(steps[:, row : row + 1].astype(np.float64), SINK, axis=1)
     expected = reference.lcm_step(before.astype(np.float64), model_output.astype(np.float64), *constants)
+    assert_close(gpu.download(x0), expected, "float32")
+    assert_close(gpu.download(finished), expected, dtype)
+
+
+def guide(sample: Array, model_output: Array, origins: Array, record: NDArray[np.void], constants: Array) -> Array:
+    """Return the guided noise by its definition, in float64."""
+    sample, model_output, origins = (tensor.astype(np.float64) for tensor in (sample, model_output, origins))
+    scale, delta = float(record["guidance_scale"]), float(record["guidance_delta"])
+    return guided_noise(model_output, virtual_noise(sample, origins, *constants[:2]), scale, delta)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "chunk_rows", "shape"), [(1, 0, (4, 8, 8)), (2, 1, (4, 64, 64)), (3, 2, (4, 3, 5)), (8, 3, (3, 5, 5))]
+)
+def test_guided_lcm_step(gpu: Gpu, dtype: str, rows: int, chunk_rows: int, shape: tuple[int, int, int]) -> None:
+    before, model_output, origins = (random_normal((rows, *shape), dtype, index, rows) for index in range(3))
+    record, steps = parameters_of_rows(rows), random_steps(2)
+    record["guidance_scale"], record["guidance_delta"] = 1.4, 0.7
+    sample, x0, finished = (
+        gpu.upload(before, chunk_rows),
+        gpu.poisoned(before.shape, "float32"),
+        gpu.poisoned(shape, dtype),
+    )
+    looked_back_at = gpu.upload(origins)
+    gpu.kernels.lcm_step(
+        gpu.stream,
+        sample=sample,
+        model_output=gpu.upload(model_output, chunk_rows),
+        x0=x0,
+        finished=finished,
+        parameters=gpu.upload_bytes(record),
+        step_table=gpu.upload(steps),
+        origins=looked_back_at,
+    )
+    constants = steps[:, :rows].astype(np.float64)
+    noise = guide(before, model_output, origins, record, constants)
+    expected = reference.lcm_step(before.astype(np.float64), noise, *constants)
+    assert_close(gpu.download(x0), expected, "float32")
+    assert_close(gpu.download(finished), expected[-1], dtype)
+    assert gpu.download(looked_back_at).tobytes() == origins.tobytes()
+    for tensor in (sample, x0, finished):
+        assert gpu.outside_is_untouched(tensor)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_guided_lcm_step_warm_up(gpu: Gpu, dtype: str) -> None:
+    shape, row = (SINK, 4, 6, 5), 5
+    before, model_output, origins = (random_normal(shape, dtype, index) for index in range(3))
+    record, steps = parameters_of_rows(1), random_steps(3)
+    record["guidance_scale"], record["guidance_delta"] = 1.4, 0.7
+    x0, finished = gpu.poisoned(shape, "float32"), gpu.poisoned(shape, dtype)
+    gpu.kernels.lcm_step_warm_up(
+        gpu.stream,
+        sample=gpu.upload(before, 3),
+        model_output=gpu.upload(model_output, 3),
+        x0=x0,
+        finished=finished,
+        row=row,
+        parameters=gpu.upload_bytes(record),
+        step_table=gpu.upload(steps),
+        origins=gpu.upload(origins),
+    )
+    constants = np.repeat(steps[:, row : row + 1].astype(np.float64), SINK, axis=1)
+    noise = guide(before, model_output, origins, record, constants)
+    expected = reference.lcm_step(before.astype(np.float64), noise, *constants)
     assert_close(gpu.download(x0), expected, "float32")
     assert_close(gpu.download(finished), expected, dtype)
 

@@ -14,6 +14,7 @@ from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream import Stream
@@ -42,17 +43,19 @@ class Bench:
     root: Path
     graphs: GraphCache
     plans: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
-    hosts: dict[int, HostPipeline] = field(default_factory=dict)
+    hosts: dict[tuple[int, GuidanceKind], HostPipeline] = field(default_factory=dict)
 
-    def host(self, use: Use, steps: int = 2, seed: int = 0) -> list[FinishedFrame]:
+    def host(self, use: Use, steps: int = 2, seed: int = 0, guidance: Guidance = NO_GUIDANCE) -> list[FinishedFrame]:
         """Do something with a stream of ONNX Runtime."""
-        if steps not in self.hosts:
+        known = steps, guidance.kind
+        if known not in self.hosts:
             bundle = Bundle.open(self.bundle)
             spec = bundle.spec.with_step_list(STEP_LISTS[steps])
-            self.hosts[steps] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed, max_steps=8)
-        if self.hosts[steps].spec.step_list != STEP_LISTS[steps]:  # a use before this one changed them
-            self.hosts[steps].change_steps(STEP_LISTS[steps])
-        stream = Stream(self.hosts[steps])
+            self.hosts[known] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed, guidance, max_steps=8)
+        if self.hosts[known].spec.step_list != STEP_LISTS[steps]:  # a use before this one changed them
+            self.hosts[known].change_steps(STEP_LISTS[steps])
+        stream = Stream(self.hosts[known])
+        stream.set_guidance(guidance)
         stream.set_seed(seed)
         stream.set_prompt(PROMPT)
         return use(stream)
@@ -64,7 +67,15 @@ class Bench:
         return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
 
     def stream(
-        self, form: Form, rows: int, steps: int = 2, seed: int = 0, *, max_steps: int | None = None, **options: Any
+        self,
+        form: Form,
+        rows: int,
+        steps: int = 2,
+        seed: int = 0,
+        guidance: Guidance = NO_GUIDANCE,
+        *,
+        max_steps: int | None = None,
+        **options: Any,
     ) -> Stream:
         """Open a stream on the emulated GPU."""
         return Stream.open(
@@ -73,6 +84,7 @@ class Bench:
             seed=seed,
             step_list=STEP_LISTS[steps],
             max_steps=max_steps,
+            guidance=guidance,
             options=self.options(form, rows, **options),
         )
 

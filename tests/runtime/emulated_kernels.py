@@ -19,6 +19,7 @@ from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import ELEMENT_TYPES, entry_points
 from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import SLOT_COPY
+from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
 from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu
 from tests.runtime.emulated_streams import EmulatedStream, EmulationError
 
@@ -191,7 +192,14 @@ class _Launch:
             noise = standard_normal((elements,), seed, frame, row, Purpose.WARM_UP)
             target[frame][:] = self._noised(source[frame], noise, step_table, row)
 
-    def lcm_step(
+    def lcm_step(self, *arguments: int) -> None:
+        without_origins = [*arguments[:6], 0, 0, *arguments[6:]]
+        self._lcm_step(*without_origins)
+
+    def lcm_step_guided(self, *arguments: int) -> None:
+        self._lcm_step(*arguments)
+
+    def _lcm_step(
         self,
         sample: int,
         sample_stride: int,
@@ -199,6 +207,8 @@ class _Launch:
         model_output_stride: int,
         x0: int,
         x0_stride: int,
+        origins: int,
+        origins_stride: int,
         chunk_rows: int,
         finished: int,
         parameters: int,
@@ -210,8 +220,12 @@ class _Launch:
         samples = self._rows(sample, sample_stride, chunk_rows, elements)
         outputs = self._rows(model_output, model_output_stride, chunk_rows, elements)
         clean = _Rows(self.memory, x0, x0_stride, chunk_rows, (elements,), "float32")
+        looked_back_at = self._rows(origins, origins_stride, chunk_rows, elements)
         for row in reversed(range(rows)):
-            clean[row][:] = self._predicted(samples[row], outputs[row], step_table, row)
+            output = outputs[row]
+            if origins:
+                output = self._guided(samples[row], output, looked_back_at[row], parameters, step_table, row)
+            clean[row][:] = self._predicted(samples[row], output, step_table, row)
             if row == rows - 1:
                 self.memory.view(finished, [elements], self.dtype)[:] = clean[row]
             elif tick["rows"][row]["active"]:
@@ -219,7 +233,14 @@ class _Launch:
                 noise = standard_normal((elements,), int(tick["seed"]), frame, row + 1, Purpose.RENOISE)
                 samples[row + 1][:] = self._noised(clean[row], noise, step_table, row + 1)
 
-    def lcm_step_warm_up(
+    def lcm_step_warm_up(self, *arguments: int) -> None:
+        without_guidance = [*arguments[:8], 0, 0, arguments[8], 0, *arguments[9:]]
+        self._lcm_step_warm_up(*without_guidance)
+
+    def lcm_step_warm_up_guided(self, *arguments: int) -> None:
+        self._lcm_step_warm_up(*arguments)
+
+    def _lcm_step_warm_up(
         self,
         sample: int,
         sample_stride: int,
@@ -229,7 +250,10 @@ class _Launch:
         x0_stride: int,
         finished: int,
         finished_stride: int,
+        origins: int,
+        origins_stride: int,
         chunk_rows: int,
+        parameters: int,
         step_table: int,
         row: int,
         elements: int,
@@ -238,8 +262,12 @@ class _Launch:
         outputs = self._rows(model_output, model_output_stride, chunk_rows, elements)
         clean = _Rows(self.memory, x0, x0_stride, chunk_rows, (elements,), "float32")
         targets = self._rows(finished, finished_stride, chunk_rows, elements)
+        looked_back_at = self._rows(origins, origins_stride, chunk_rows, elements)
         for frame in range(self.grid[1]):
-            clean[frame][:] = self._predicted(samples[frame], outputs[frame], step_table, row)
+            output = outputs[frame]
+            if origins:
+                output = self._guided(samples[frame], output, looked_back_at[frame], parameters, step_table, row)
+            clean[frame][:] = self._predicted(samples[frame], output, step_table, row)
             targets[frame][:] = clean[frame]
 
     def streaming_attention(self, *arguments: int) -> None:
@@ -454,6 +482,16 @@ class _Launch:
     def _noised(self, clean: Array, noise: Array, step_table: int, step: int) -> Array:
         sqrt_alpha, sqrt_one_minus_alpha, _, _ = self._steps(step_table)[:, step]
         return reference.enter(clean.astype(np.float32), noise, sqrt_alpha, sqrt_one_minus_alpha)
+
+    def _guided(
+        self, sample: Array, model_output: Array, origin: Array, parameters: int, step_table: int, step: int
+    ) -> Array:
+        tick = self._tick(parameters)
+        sqrt_alpha, sqrt_one_minus_alpha, _, _ = (values.reshape(1) for values in self._steps(step_table)[:, step])
+        noised, clean = (tensor.astype(np.float32).reshape(1, 1, 1, -1) for tensor in (sample, origin))
+        negative = virtual_noise(noised, clean, sqrt_alpha, sqrt_one_minus_alpha).reshape(-1)
+        positive = model_output.astype(np.float32)
+        return guided_noise(positive, negative, float(tick["guidance_scale"]), float(tick["guidance_delta"]))
 
     def _predicted(self, sample: Array, model_output: Array, step_table: int, step: int) -> Array:
         constants = (values.reshape(1) for values in self._steps(step_table)[:, step])

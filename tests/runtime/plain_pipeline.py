@@ -11,6 +11,7 @@ import numpy as np
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.host_pipeline import ReadyPictures
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Pending, Submitted
@@ -48,6 +49,7 @@ class PlainPipeline:
         seeds: that were set.
         prepared: step lists, as often as they were prepared.
         changes: step lists that came into effect, each with the pictures that it was warmed up from.
+        guidance: that was set last.
     """
 
     steps: int = 2
@@ -60,6 +62,7 @@ class PlainPipeline:
     changes: list[tuple[tuple[int, ...], list[Image]]] = field(default_factory=list)
     full_ahead: int = 0
     max_steps: int = 4
+    guidance: Guidance = NO_GUIDANCE
 
     def __post_init__(self) -> None:
         self.spec = plain_spec(self.steps)
@@ -98,6 +101,9 @@ class PlainPipeline:
         self.changes.append((step_list, list(self._kept)))
         self.spec = self.spec.with_step_list(step_list)
         self._batch = StreamBatch(self.spec.steps)
+
+    def set_guidance(self, guidance: Guidance) -> None:
+        self.guidance = guidance
 
     def gather(self, frame: int, image: Any) -> None:
         picture = check_image(image).copy()

@@ -12,6 +12,8 @@ from live2diff_trt.bundle.noise import Purpose, standard_normal
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import FloatName, KvCacheSpec, StreamSpec
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise, Prediction, Tick
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
+from live2diff_trt.runtime.guided_noise import guided_noise, implied_latent, virtual_noise
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
 
 STEP_LISTS = {1: (30,), 2: (30, 40), 3: (30, 36, 42), 4: (0, 16, 32, 45), 8: (5, 10, 15, 20, 25, 30, 35, 40)}
@@ -45,13 +47,20 @@ def as_keys(sample: Array) -> Array:
 
 @dataclass
 class FakeNetwork:
-    """Mixes sample, depth and the visible past of each row alone, and writes down what it was given."""
+    """Mixes sample, depth and the visible past of each row alone, and writes down what it was given.
 
+    Attributes:
+        positive_rows: rows from there on are under a negative prompt, which shifts what they give.
+    """
+
+    positive_rows: int = 8
     timesteps: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     samples: list[Array] = field(default_factory=list)
     depth_features: list[Array] = field(default_factory=list)
     warm_ups: list[tuple[int, Array, Array]] = field(default_factory=list)
     sinks: list[Array] = field(default_factory=list)
+    outputs: list[Array] = field(default_factory=list)
+    warm_up_outputs: list[Array] = field(default_factory=list)
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
         self.timesteps = timesteps
@@ -67,7 +76,7 @@ class FakeNetwork:
         self.samples.append(sample.copy())
         self.depth_features.append(depth_features.copy())
         self.sinks.append(past_k[:, :SINK].copy())
-        keys = as_keys(sample)
+        keys = as_keys(sample) + np.stack([self._shift(row) for row in range(len(sample))])[:, None, None]
         rows = []
         for row in range(len(sample)):
             memory = np.float32(0.1 * view.position[row])
@@ -75,27 +84,35 @@ class FakeNetwork:
                 memory += np.float32(0.02 * view.past_position[row, slot]) * past_k[row, slot].mean(dtype=np.float32)
                 memory += np.float32(0.01) * past_v[row, slot].max()
             rows.append(self._predict(row, sample[row], depth_features[row], memory))
-        return np.stack(rows), {PLACE: (keys, -keys)}
+        self.outputs.append(np.stack(rows))
+        return self.outputs[-1], {PLACE: (keys, -keys)}
 
     def warm_up(self, row: int, sample: Array, depth_features: Array) -> tuple[Array, KeyValues]:
         self.warm_ups.append((row, sample.copy(), depth_features.copy()))
-        keys = as_keys(sample)
+        keys = as_keys(sample) + self._shift(row)
         out = [self._predict(row, one, depth, np.float32(0)) for one, depth in zip(sample, depth_features, strict=True)]
-        return np.stack(out), {PLACE: (keys, -keys)}
+        self.warm_up_outputs.append(np.stack(out))
+        return self.warm_up_outputs[-1], {PLACE: (keys, -keys)}
+
+    def _shift(self, row: int) -> np.float32:
+        return np.float32(0.3 * (row >= self.positive_rows))
 
     def _predict(self, row: int, sample: Array, depth: Array, memory: Array | np.float32) -> Array:
         time = np.float32(self.timesteps[row] / 1000)
-        out: Array = (0.5 * sample + np.float32(0.1) * depth * time + np.tanh(memory)).astype(sample.dtype)
+        mixed = 0.5 * sample + np.float32(0.1) * depth * time + np.tanh(memory) + self._shift(row)
+        out: Array = mixed.astype(sample.dtype)
         return out
 
 
 class Stream:
     """A denoiser with its network, fed with latents that follow from the frame's index."""
 
-    def __init__(self, steps: int, seed: int = 0, dtype: FloatName = "float32") -> None:
+    def __init__(
+        self, steps: int, seed: int = 0, dtype: FloatName = "float32", guidance: Guidance = NO_GUIDANCE
+    ) -> None:
         self.spec = make_spec(steps, dtype)
-        self.network = FakeNetwork()
-        self.denoiser = Denoiser(self.spec, self.network, PhiloxNoise(seed, self.spec.latent_shape))
+        self.network = FakeNetwork(steps)
+        self.denoiser = Denoiser(self.spec, self.network, PhiloxNoise(seed, self.spec.latent_shape), guidance)
 
     def latent(self, frame: int) -> Array:
         return np.random.default_rng(frame).standard_normal(self.spec.latent_shape).astype(self.spec.dtype)
@@ -344,3 +361,181 @@ def test_philox_noise_draws_by_purpose() -> None:
         (noise.warm_up(9, 1), 1, Purpose.WARM_UP),
     ):
         np.testing.assert_array_equal(drawn, standard_normal((4, 2, 3), 7, 9, row, purpose))
+
+
+@several_t
+def test_without_guidance_the_scale_has_no_effect(steps: int) -> None:
+    plain = Stream(steps).run(streamed(6))
+    scaled = Stream(steps, guidance=Guidance("none", 7.5)).run(streamed(6))
+    for frame, x0 in plain.items():
+        np.testing.assert_array_equal(scaled[frame], x0)
+
+
+@every_t
+def test_self_guidance_leads_away_from_the_frame_that_came_in(steps: int) -> None:
+    """In every row the origin is the latent of the frame that it holds, and the noise is that of the definition."""
+    guidance = Guidance("self", 1.4, delta=0.7)
+    stream = Stream(steps, seed=3, guidance=guidance)
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    stream.warm_up()
+    for frame in [8, 9, None, 11, 12, 13, None, None, 16]:
+        tick = stream.tick(frame)
+        sample = stream.network.samples[-1]
+        for row, held in enumerate(tick.frames):
+            if held is not None:
+                of_row = slice(row, row + 1)
+                levels = table.sqrt_alpha[of_row], table.sqrt_one_minus_alpha[of_row]
+                negative = virtual_noise(sample[of_row], stream.latent(held)[None], *levels)
+                noise = guided_noise(tick.prediction.model_output[of_row], negative, 1.4, 0.7)
+                wanted = (sample[of_row] - levels[1] * noise) / levels[0]
+                np.testing.assert_allclose(tick.prediction.x0[of_row], wanted, atol=2e-5)
+
+
+@every_t
+def test_warm_up_is_guided_too(steps: int) -> None:
+    stream = Stream(steps, guidance=Guidance("self", 1.4))
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    predictions = stream.warm_up()
+    latents = np.stack([stream.latent(frame) for frame in range(SINK)])
+    for row, sample, _ in stream.network.warm_ups:
+        levels = (np.repeat(values[row], SINK) for values in (table.sqrt_alpha, table.sqrt_one_minus_alpha))
+        noise = guided_noise(predictions[row].model_output, virtual_noise(sample, latents, *levels), 1.4)
+        wanted = (sample - table.sqrt_one_minus_alpha[row] * noise) / table.sqrt_alpha[row]
+        np.testing.assert_allclose(predictions[row].x0, wanted, atol=2e-5)
+
+
+@several_t
+def test_a_scale_of_one_is_no_guidance(steps: int) -> None:
+    plain = Stream(steps).run(streamed(6))
+    guided = Stream(steps, guidance=Guidance("self", 1)).run(streamed(6))
+    for frame, x0 in plain.items():
+        np.testing.assert_allclose(guided[frame], x0, atol=1e-4)
+
+
+def test_a_scale_of_zero_gives_back_the_frame_that_came_in() -> None:
+    stream = Stream(4, guidance=Guidance("self", 0))
+    for frame, x0 in stream.run(streamed(6) + [None] * 3).items():
+        np.testing.assert_allclose(x0, stream.latent(frame), atol=1e-4)
+
+
+def test_a_scale_acts_on_the_next_tick_and_on_all_rows() -> None:
+    same, changed = (Stream(3, guidance=Guidance("self", 1.1)) for _ in range(2))
+    for stream in (same, changed):
+        stream.warm_up()
+        for frame in streamed(3):
+            stream.tick(frame)
+    changed.denoiser.set_guidance(Guidance("self", 1.6))
+    one, other = same.tick(11).prediction, changed.tick(11).prediction
+    np.testing.assert_array_equal(one.model_output, other.model_output)
+    assert (np.abs(one.x0 - other.x0).max(axis=(1, 2, 3)) > 1e-3).all()
+    assert np.abs(same.tick(12).prediction.model_output - changed.tick(12).prediction.model_output).max() > 1e-3
+
+
+def under_the_negative_prompt(steps: int) -> Stream:
+    stream = Stream(steps)
+    stream.network.positive_rows = 0
+    return stream
+
+
+@several_t
+def test_full_guidance_of_scale_zero_is_a_stream_under_the_negative_prompt(steps: int) -> None:
+    """Bit by bit, so negative rows see samples, sinks and pasts of their own and of nobody else."""
+    guided = Stream(steps, guidance=Guidance("full", 0))
+    negative = under_the_negative_prompt(steps)
+    for wanted, found in zip(negative.warm_up(), guided.warm_up(), strict=True):
+        np.testing.assert_array_equal(found.x0, wanted.x0)
+    for frame in [8, 9, None, *range(11, 24), None, None]:
+        one, other = guided.tick(frame), negative.tick(frame)
+        assert one.frames == other.frames
+        for row, held in enumerate(one.frames):
+            if held is not None:
+                np.testing.assert_array_equal(one.prediction.x0[row], other.prediction.x0[row])
+        np.testing.assert_array_equal(guided.network.sinks[-1][steps:], negative.network.sinks[-1])
+
+
+@several_t
+def test_full_guidance_runs_a_negative_row_beside_each_row(steps: int) -> None:
+    stream = Stream(steps, guidance=Guidance("full", 1.4))
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    stream.warm_up()
+    assert stream.network.timesteps.tolist() == [*table.timesteps, *table.timesteps]
+    assert [row for row, _, _ in stream.network.warm_ups] == [
+        row for step in range(steps) for row in (step, steps + step)
+    ]
+    for frame in streamed(12):
+        prediction = stream.tick(frame).prediction
+        sample, output = stream.network.samples[-1], stream.network.outputs[-1]
+        np.testing.assert_array_equal(sample[:steps], sample[steps:])
+        np.testing.assert_array_equal(prediction.model_output, output[:steps])
+        noise = guided_noise(output[:steps], output[steps:], 1.4)
+        wanted = implied_latent(sample[:steps], noise, table.sqrt_alpha, table.sqrt_one_minus_alpha)
+        np.testing.assert_allclose(prediction.x0, wanted, atol=2e-5)
+
+
+@every_t
+def test_initialize_asks_once_and_the_answer_travels_with_the_frame(steps: int) -> None:
+    stream = Stream(steps, guidance=Guidance("initialize", 1.4, delta=0.7))
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    stream.warm_up()
+    assert [row for row, _, _ in stream.network.warm_ups] == [0, steps, *range(1, steps)]
+    origins: dict[int, Array] = {}
+    for frame in [8, 9, None, 11, 12, 13, None, None, 16, *[None] * steps]:
+        tick = stream.tick(frame)
+        sample, output = stream.network.samples[-1], stream.network.outputs[-1]
+        assert len(sample) == steps + 1
+        np.testing.assert_array_equal(sample[steps], sample[0])
+        for row, held in enumerate(tick.frames):
+            if held is None:
+                continue
+            of_row = slice(row, row + 1)
+            levels = table.sqrt_alpha[of_row], table.sqrt_one_minus_alpha[of_row]
+            if row == 0:
+                origins[held] = implied_latent(sample[:1], output[steps:], *levels)
+                negative = output[steps:]
+            else:
+                negative = virtual_noise(sample[of_row], origins[held], *levels)
+            wanted = implied_latent(sample[of_row], guided_noise(output[of_row], negative, 1.4, 0.7), *levels)
+            np.testing.assert_allclose(tick.prediction.x0[of_row], wanted, atol=5e-5)
+    assert list(origins) == [8, 9, 11, 12, 13, 16]
+
+
+def test_initialize_guides_the_warm_up_by_the_first_steps_answer() -> None:
+    steps = 3
+    stream = Stream(steps, guidance=Guidance("initialize", 1.4))
+    table = make_step_table(stream.spec.step_list, stream.spec.schedule)
+    predictions = stream.warm_up()
+    levels = [
+        (np.repeat(table.sqrt_alpha[step], SINK), np.repeat(table.sqrt_one_minus_alpha[step], SINK))
+        for step in range(steps)
+    ]
+    samples = [sample for row, sample, _ in stream.network.warm_ups if row < steps]
+    origins = implied_latent(samples[0], stream.network.warm_up_outputs[1], *levels[0])
+    for step in range(steps):
+        negative = virtual_noise(samples[step], origins, *levels[step])
+        noise = guided_noise(predictions[step].model_output, negative, 1.4)
+        np.testing.assert_allclose(predictions[step].x0, implied_latent(samples[step], noise, *levels[step]), atol=5e-5)
+    np.testing.assert_array_equal(as_keys(samples[0])[0] + np.float32(0.3), sink_of_row(stream, steps)[0])
+
+
+def sink_of_row(stream: Stream, row: int) -> Array:
+    """Return the sink that a UNet's row sees, [sink, positions, channels]."""
+    stream.tick(SINK)
+    return stream.network.sinks[-1][row]
+
+
+def test_of_one_step_initialize_is_full() -> None:
+    full = Stream(1, guidance=Guidance("full", 1.6)).run(streamed(6))
+    once = Stream(1, guidance=Guidance("initialize", 1.6)).run(streamed(6))
+    for frame, x0 in full.items():
+        np.testing.assert_allclose(once[frame], x0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["full", "self", "initialize"])
+@several_t
+def test_guided_frames_do_not_depend_on_idle_ticks_or_on_an_earlier_clip(steps: int, kind: GuidanceKind) -> None:
+    stream = Stream(steps, guidance=Guidance(kind, 1.4))
+    straight = stream.run(streamed(6) + [None] * steps)
+    halting = stream.run([8, None, 9, 10, None, None, 11, 12, 13] + [None] * steps)
+    assert list(halting) == list(straight)
+    for frame, x0 in straight.items():
+        np.testing.assert_array_equal(halting[frame], x0)

@@ -80,7 +80,7 @@ def common_parts(ring_rows: int) -> dict[str, int]:
             ]
         ),
         "newest frames": 2 * 16 * LATENT + 2 * 256 + 256,  # with a table of one row for each, and two records
-        "constants": 2 * 1280 + 256,  # parameters of 1200 bytes, pending and taken; step table of 128
+        "constants": 2 * 1280 + 256,  # parameters of 1216 bytes, pending and taken; step table of 128
         "source picture": 1920 * 1080 * 3,
     }
 

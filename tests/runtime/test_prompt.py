@@ -123,6 +123,12 @@ def test_another_length_pads_and_cuts_at_it(
     assert len(warnings(caplog)) == 1
 
 
+def test_a_negative_prompt_is_told_as_it_is(folder: Path) -> None:
+    styled, plain = open_tokenizer(folder, template="a {} by night"), open_tokenizer(folder)
+    np.testing.assert_array_equal(styled.tokenize_negative("a fox"), plain.tokenize("a fox"))
+    assert (styled.tokenize("a fox") != plain.tokenize("a fox")).any()
+
+
 def test_a_prompt_is_put_into_the_template_of_the_style(
     folder: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,7 +66,7 @@ def test_it_goes_on_as_a_new_stream_that_was_warmed_up_from_the_kept_frames(
         finished = give(stream, frames[:at])
         stream.set_step_list(after)
         finished += give(stream, frames[at:])
-        expected.extend(stream_anew(bench.hosts[before], frames, at, after))
+        expected.extend(stream_anew(bench.hosts[before, "none"], frames, at, after))
         # The denoiser of its own left the network with the same steps.
         return [*finished, *stream.flush()]
 

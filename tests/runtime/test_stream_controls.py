@@ -111,7 +111,7 @@ def test_a_frame_is_computed_as_if_the_skipped_ones_had_never_come(bench: Bench)
 
     found = bench.host(filtered)
     assert [frame.index for frame in found if frame.repeated] == [11, 12, 13, 14]
-    pipeline = bench.hosts[2]
+    pipeline = bench.hosts[2, "none"]
     for index in range(8):
         pipeline.gather(index, frames[index])
     pending: list[Pending] = [pipeline.warm_up(8)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from live2diff_trt import Stream, Transition
+from live2diff_trt import Guidance, Stream, Transition
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.flavour import choose_flavour
@@ -98,6 +98,23 @@ def test_frames_may_change_their_size(tiny_bundle: Path, plans: Path) -> None:
     frames = [*pictures(10), *pictures(3, (480, 640)), *pictures(2, (2160, 3840)), *pictures(4, (64, 64))]
     on_cpu, on_gpu = finish(tiny_bundle, None, frames), finish(tiny_bundle, TensorRTOptions(plans=plans), frames)
     assert max(differences(on_gpu, on_cpu)) < 1.5
+
+
+@on_and_off
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_self_guidance_and_its_scale_are_as_on_the_cpu(
+    tiny_bundle: Path, plans: Path, form: Form, overlap: bool
+) -> None:
+    frames, guidance = pictures(20), Guidance("self", 1.1, delta=0.8)
+
+    def stream_with(options: Any) -> list[FinishedFrame]:
+        with Stream.open(tiny_bundle, prompt="a red fox", guidance=guidance, options=options) as stream:
+            finished = [frame for image in frames[:12] for frame in stream(image)]
+            stream.set_guidance_scale(1.4)
+            return [*finished, *stream.run(frames[12:], ahead=stream.full_ahead)]
+
+    on_gpu = stream_with(TensorRTOptions(form=form, plans=plans, overlap=overlap))
+    assert max(differences(on_gpu, stream_with(None))) < 3  # the scale magnifies what TF32 leaves, too
 
 
 @on_and_off
