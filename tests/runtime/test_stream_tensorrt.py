@@ -131,6 +131,30 @@ def test_a_prompt_acts_from_the_next_tick_on(tiny_bundle: Path, plans: Path, ove
     assert max(differences(on_gpu, stream_with(None))) < 1.5
 
 
+@on_and_off
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_steps_change_in_mid_stream_as_on_the_cpu(tiny_bundle: Path, plans: Path, form: Form, overlap: bool) -> None:
+    """Up to three and down to one, with ticks captured while frames are on their way."""
+    frames = pictures(30)
+
+    def stream_with(options: Any) -> list[FinishedFrame]:
+        with Stream.open(tiny_bundle, prompt="a red fox", max_steps=3, options=options) as stream:
+
+            def change_steps() -> Iterator[Image]:
+                for index, picture in enumerate(frames):
+                    if index == 11:
+                        stream.set_step_list((20, 30, 40))
+                    elif index == 20:
+                        stream.set_step_list((35,))
+                    yield picture
+
+            return list(stream.run(change_steps(), ahead=stream.full_ahead))
+
+    on_gpu = stream_with(TensorRTOptions(form=form, plans=plans, overlap=overlap))
+    assert [frame.index for frame in on_gpu] == list(range(30))
+    assert max(differences(on_gpu, stream_with(None))) < 1.5
+
+
 def test_a_prompt_and_a_seed_that_change_while_frames_are_on_their_way_act_on_the_same_tick(
     tiny_bundle: Path, plans: Path
 ) -> None:
