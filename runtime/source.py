@@ -31,6 +31,7 @@ class Source(Protocol):
         width, height: size of the first upright frame, in pixels.
         frame_count: as the container tells it, None if it does not or if there is no end.
         audio_path: the file whose audio belongs to these frames, None without one.
+        is_live: whether frames come at a time of their own, and are missed by who is late.
         new_frame: where frames go that are read from here on; may be set, as to a stream's ``empty_frame``. Ordinary
             memory at first.
     """
@@ -47,6 +48,8 @@ class Source(Protocol):
     def frame_count(self) -> int | None: ...  # noqa: D102
     @property
     def audio_path(self) -> Path | None: ...  # noqa: D102
+    @property
+    def is_live(self) -> bool: ...  # noqa: D102
 
     def __enter__(self) -> Source: ...
 

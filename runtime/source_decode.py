@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -43,6 +44,8 @@ HIGH_DEFINITION_HEIGHT = 720
 class DecodedSource:
     """The first video stream of an opened container; it owns the container.
 
+    It may be closed while another thread reads it.
+
     Args:
         name: what error messages call it.
         container: opened for reading; closed by ``close()``, and at once if construction fails.
@@ -66,6 +69,7 @@ class DecodedSource:
             self._stream = _video_stream(name, container)
             self.frame_rate = _frame_rate(self._stream)
             self.skipped_packets = 0
+            self._reading, self._closed = threading.Lock(), False
             self._frames = self._starting_with_first(self._decode())
             undo.pop_all()
 
@@ -75,14 +79,29 @@ class DecodedSource:
         self.close()
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        return self._frames
+        while (frame := self._next_frame()) is not None:
+            yield frame
+            del frame  # while the next one is waited for, its memory may be used again
 
     def close(self) -> None:
-        """Close the container. Closing twice is harmless."""
-        if self.skipped_packets > 1:
+        """Close the container, or let the thread that reads close it. Closing twice is harmless."""
+        if self.skipped_packets > 1 and not self._closed:
             logger.warning("%s: %d packets could not be decoded", self._name, self.skipped_packets)
-        self._frames, self.skipped_packets = iter(()), 0
-        self._container.close()
+        self._closed = True
+        self._close_unless_reading()
+
+    def _next_frame(self) -> SourceFrame | None:
+        with self._reading:
+            frame = None if self._closed else next(self._frames, None)
+        if not self._closed:
+            return frame
+        self._close_unless_reading()  # who closed it could not
+        return None
+
+    def _close_unless_reading(self) -> None:
+        if self._reading.acquire(blocking=False):
+            self._container.close()
+            self._reading.release()
 
     def _starting_with_first(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
         """Decode one frame at once: only then is it known that there is one, and how large it is upright."""

@@ -41,6 +41,7 @@ class FileSource(DecodedSource):
         name = str(path)
         is_address = ADDRESS.fullmatch(name) is not None
         super().__init__(name, _open_address(name) if is_address else _open_file(Path(path)), new_frame)
+        self.is_live = is_address and self._container.duration is None
         self.frame_count = _frame_count(self._container)
         self.audio_path = Path(path) if self._container.streams.audio and not is_address else None
 
@@ -60,6 +61,7 @@ class CameraSource(DecodedSource):
 
     frame_count: int | None = None
     audio_path: Path | None = None
+    is_live = True
 
     def __init__(self, device: str) -> None:
         super().__init__(f"camera {device}", _open_camera(device), empty_frame)
@@ -76,6 +78,7 @@ class FolderSource:
     """
 
     audio_path: Path | None = None
+    is_live = False
 
     def __init__(self, folder: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> None:
         if frame_rate <= 0:

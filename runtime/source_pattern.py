@@ -37,6 +37,7 @@ class TestPatternSource:
     __test__: ClassVar[bool] = False  # pytest takes classes for tests by their name
 
     audio_path: Path | None = None
+    is_live = False
 
     def __init__(
         self,
