@@ -36,17 +36,21 @@ from live2diff_trt.runtime.sink import open_sink
 from live2diff_trt.runtime.source import Source, open_source
 from live2diff_trt.runtime.stream import Stream
 
+PIPE = "-"
+
 
 def run(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of the bundle.")] = None,
     bundle_option: Annotated[Path | None, typer.Option("--bundle", "-b", help="The same, as an option.")] = None,
     source: Annotated[
         str,
-        typer.Option("--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, test-pattern."),
+        typer.Option(
+            "--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, - (a pipe), test-pattern."
+        ),
     ] = "test-pattern:640x360@25,250",
     sink: Annotated[
         str,
-        typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, or null."),
+        typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, - (a pipe), or null."),
     ] = "null",
     prompts: Annotated[
         list[str] | None,
@@ -157,7 +161,9 @@ def run(
         finally:
             progress.dropped = running.dropped
             if progress.frames:
-                output.print(progress.tabulate(spec, startup_seconds=progress.started_at - started))
+                # What is piped on is video and nothing else.
+                results = messages if sink == PIPE else output
+                results.print(progress.tabulate(spec, startup_seconds=progress.started_at - started))
 
 
 def _choose_steps(steps: StepOptions, bundle: Path) -> tuple[int, ...] | None:

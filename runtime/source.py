@@ -11,10 +11,10 @@ from typing import Protocol
 
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import NewFrame, SourceFrame
-from live2diff_trt.runtime.source_files import CameraSource, FileSource, FolderSource
+from live2diff_trt.runtime.source_files import CameraSource, FileSource, FolderSource, PipeSource
 from live2diff_trt.runtime.source_pattern import TestPatternSource
 
-__all__ = ["CameraSource", "FileSource", "FolderSource", "Source", "TestPatternSource", "open_source"]
+__all__ = ["CameraSource", "FileSource", "FolderSource", "PipeSource", "Source", "TestPatternSource", "open_source"]
 
 _PATTERN_FORM = re.compile(
     r"test-pattern(?::(?=.)(?:(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<rate>\d+(?:[./]\d+)?))?(?:,(?P<frames>\d+))?)?"
@@ -68,13 +68,16 @@ def open_source(name: str) -> Source:
 
     Args:
         name: a file, a folder of pictures, an address such as ``rtsp://…``, ``/dev/video0``, ``camera:NAME``,
-            ``test-pattern`` or ``test-pattern:WIDTHxHEIGHT@FPS,FRAMES``, where each part may be left out.
+            ``-`` for standard input, ``test-pattern`` or ``test-pattern:WIDTHxHEIGHT@FPS,FRAMES``, where
+            each part may be left out.
 
     Raises:
         SourceError: nothing of that name can be opened, or no frame in it can be decoded.
     """
     if name == "test-pattern" or name.startswith("test-pattern:"):
         return _open_test_pattern(name)
+    if name == "-":
+        return PipeSource()
     if name.startswith("camera:"):
         return CameraSource(name.removeprefix("camera:"))
     if re.fullmatch(r"/dev/video\d+", name):

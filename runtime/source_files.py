@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", 
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*", re.IGNORECASE)
 ADDRESS_TIMEOUT_SECONDS = 10.0
+STANDARD_INPUT = 0
 
 
 class FileSource(DecodedSource):
@@ -67,6 +69,27 @@ class CameraSource(DecodedSource):
         super().__init__(f"camera {device}", _open_camera(device), empty_frame)
 
     def __enter__(self) -> CameraSource:
+        return self
+
+
+class PipeSource(DecodedSource):
+    """What another program writes: yuv4mpeg, or any container that FFmpeg reads from its beginning to its end.
+
+    Args:
+        descriptor: of the open file that is read. It stays open.
+
+    Raises:
+        SourceError: a terminal would be read; what comes is no video, or ends before the first frame.
+    """
+
+    frame_count: int | None = None
+    audio_path: Path | None = None
+    is_live = False
+
+    def __init__(self, descriptor: int = STANDARD_INPUT) -> None:
+        super().__init__("the pipe", _open_pipe(descriptor), empty_frame)
+
+    def __enter__(self) -> PipeSource:
         return self
 
 
@@ -155,6 +178,13 @@ def _open_file(path: Path) -> InputContainer:
 def _open_address(address: str) -> InputContainer:
     with _explained(address, "Check the address and that its server runs"):
         return av.open(address, mode="r", timeout=ADDRESS_TIMEOUT_SECONDS)
+
+
+def _open_pipe(descriptor: int) -> InputContainer:
+    if os.isatty(descriptor):
+        raise SourceError("a terminal sends no video", "Pipe one in, as in `ffmpeg … -f yuv4mpegpipe - | … --input -`")
+    with _explained("the pipe", "See why the program before it ended, and that it writes video"):
+        return av.open(f"pipe:{descriptor}", mode="r")
 
 
 def _open_camera(device: str) -> InputContainer:
