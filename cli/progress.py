@@ -14,6 +14,7 @@ from rich.table import Table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import FinishedFrame
 from live2diff_trt.runtime.latency_statistics import LatencyStatistics
+from live2diff_trt.runtime.source_health import SourceHealth
 
 _RECENT_FRAMES = 250
 _SECONDS_BETWEEN_UPDATES = 0.1
@@ -66,8 +67,8 @@ class RunProgress:
         if self._ended_at - self._shown_at > _SECONDS_BETWEEN_UPDATES:
             self._show()
 
-    def tabulate(self, spec: StreamSpec, startup_seconds: float) -> Table:
-        """Summarise the run."""
+    def tabulate(self, spec: StreamSpec, startup_seconds: float, health: SourceHealth) -> Table:
+        """Summarise the run, and what of its source was survived."""
         seconds = self._ended_at - self.started_at
         middle, late = (self._latencies.percentile_ms(percent) for percent in (50, 99))
         table = Table(show_header=False, title="run")
@@ -76,6 +77,8 @@ class RunProgress:
             table.add_row("skipped as similar", str(self._repeated))
         if self.dropped:
             table.add_row("dropped", str(self.dropped))
+        for trouble, count in health.troubles().items():
+            table.add_row(trouble, str(count))
         table.add_row("size", f"{spec.width}x{spec.height}, T = {spec.steps}, {spec.dtype}")
         table.add_row("time to the first frame in", f"{startup_seconds:.2f} s")
         table.add_row("throughput", f"{self.frames / seconds:.1f} FPS")

@@ -50,7 +50,9 @@ def run(
     ] = "test-pattern:640x360@25,250",
     sink: Annotated[
         str,
-        typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, - (a pipe), or null."),
+        typer.Option(
+            "--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, an address, - (a pipe), or null."
+        ),
     ] = "null",
     prompts: Annotated[
         list[str] | None,
@@ -163,7 +165,7 @@ def run(
             if progress.frames:
                 # What is piped on is video and nothing else.
                 results = messages if sink == PIPE else output
-                results.print(progress.tabulate(spec, startup_seconds=progress.started_at - started))
+                results.print(progress.tabulate(spec, progress.started_at - started, incoming.health))
 
 
 def _choose_steps(steps: StepOptions, bundle: Path) -> tuple[int, ...] | None:

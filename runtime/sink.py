@@ -17,10 +17,12 @@ from live2diff_trt.bundle.errors import OutputExistsError
 from live2diff_trt.runtime.errors import SinkError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.sink_encoder import CONTAINERS, EncoderOptions
+from live2diff_trt.runtime.sink_network import NetworkSink
 from live2diff_trt.runtime.sink_pipe import PipeSink
 from live2diff_trt.runtime.sink_video import VideoSink
+from live2diff_trt.runtime.source_address import scheme_of
 
-__all__ = ["EncoderOptions", "FolderSink", "NullSink", "PipeSink", "Sink", "VideoSink", "open_sink"]
+__all__ = ["EncoderOptions", "FolderSink", "NetworkSink", "NullSink", "PipeSink", "Sink", "VideoSink", "open_sink"]
 
 
 class Sink(Protocol):
@@ -119,8 +121,8 @@ def open_sink(
     """Make the sink that ``name`` describes; nothing is written before its ``with`` block.
 
     Args:
-        name: ``null``, ``-`` for standard output, a file ending in .mp4, .mkv or .mov, or a folder: no ending, or a
-            slash at its end.
+        name: ``null``, ``-`` for standard output, an address such as ``rtmp://…``, a file ending in .mp4, .mkv or .mov,
+            or a folder: no ending, or a slash at its end.
         width, height: of every frame, in pixels.
         frame_rate: average, in frames per second.
         audio_path: the file whose audio a video keeps; other sinks leave it.
@@ -134,6 +136,8 @@ def open_sink(
         return NullSink()
     if name == "-":
         return PipeSink(width, height, frame_rate)
+    if scheme_of(name) is not None:
+        return NetworkSink(name, width, height, frame_rate)
     path = Path(name)
     if name.endswith(("/", os.sep)) or path.is_dir() or not path.suffix:
         return FolderSink(path, overwrite=overwrite)
@@ -141,7 +145,7 @@ def open_sink(
         return VideoSink(path, width, height, frame_rate, audio_path=audio_path, overwrite=overwrite)
     raise SinkError(
         f"it is unknown how to write {name!r}",
-        f"Name a file ending in {', '.join(CONTAINERS)}, a folder (with a slash at its end), - or null",
+        f"Name a file ending in {', '.join(CONTAINERS)}, a folder (with a slash at its end), an address, - or null",
     )
 
 

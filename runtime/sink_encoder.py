@@ -26,12 +26,14 @@ class EncoderOptions:
     Attributes:
         crf: constant quality, 0 (lossless) to 51.
         preset: x264's speed, ultrafast to veryslow.
-        keyframe_seconds: the longest way between two pictures that a player can jump to.
+        keyframe_seconds: the longest way between two pictures that a player can jump to, or begin with.
+        low_delay: let no picture wait for a later one, at some cost in size.
     """
 
     crf: int = 18
     preset: str = "veryfast"
     keyframe_seconds: int = 2
+    low_delay: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51 or self.keyframe_seconds < 1:
@@ -42,7 +44,8 @@ class EncoderOptions:
 
     def for_x264(self, frame_rate: Fraction) -> dict[str, str]:
         """Return the options as libx264 names them."""
-        return {
+        tuned = {"tune": "zerolatency"} if self.low_delay else {}
+        return tuned | {
             "crf": str(self.crf),
             "preset": self.preset,
             "g": str(max(1, round(self.keyframe_seconds * frame_rate))),
@@ -50,6 +53,9 @@ class EncoderOptions:
             # it grows, has no place to say so: every time would be two frames late.
             "bf": "0",
         }
+
+
+LOW_DELAY = EncoderOptions(crf=21, keyframe_seconds=1, low_delay=True)
 
 
 def open_container(path: Path) -> OutputContainer:
@@ -66,7 +72,8 @@ def add_video_stream(
     except UnknownCodecError as error:
         raise SinkError("this FFmpeg has no H.264 encoder, libx264", "Install PyAV from its wheel") from error
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.thread_type = "AUTO"
+    # x264 encodes several frames at once otherwise, whatever its tune: each would wait for those behind it.
+    stream.thread_type = "SLICE" if options.low_delay else "AUTO"
     stream.options = dict(options.for_x264(frame_rate))
     context = stream.codec_context
     context.time_base = TIME_BASE

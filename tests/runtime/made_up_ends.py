@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from live2diff_trt.runtime.frame import FinishedFrame, Image, NewFrame, SourceFrame, empty_frame
+from live2diff_trt.runtime.source_health import SourceHealth
 
 RATE = Fraction(25)
 Before = Callable[[int], None]
@@ -57,6 +58,7 @@ class MadeUpSource:
         self.frame_rate = frame_rate
         self.new_frame: NewFrame = new_frame
         self.closed = False
+        self.health = SourceHealth()
 
     def __enter__(self) -> MadeUpSource:
         return self

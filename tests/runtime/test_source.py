@@ -132,7 +132,7 @@ def test_bytes_flipped_in_the_middle_do_not_end_the_video(
     damaged.write_bytes(data)
     with caplog.at_level(logging.WARNING), FileSource(damaged) as source:
         times = [frame.time for frame in source]
-        assert source.skipped_packets > 0
+        assert source.health.skipped_packets > 0
     assert_rising(times)
     assert 200 <= len(times) < 250
     assert times[-1] > 9  # it goes on to the end, past the damage
