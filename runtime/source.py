@@ -104,15 +104,14 @@ def open_source(name: str) -> Source:
 
 
 def _open_camera(device: str) -> LiveSource:
-    return LiveSource(f"camera {device}", partial(CameraSource, device))
+    return LiveSource(f"camera {device}", partial(CameraSource, device), CameraSource(device))
 
 
 def _open_address(address: str) -> Source:
-    if scheme_of(address) in FILE_SCHEMES:
-        with AddressSource(address) as found:
-            is_live = found.is_live
-        return LiveSource(address, partial(AddressSource, address), ends=True) if is_live else AddressSource(address)
-    return LiveSource(address, partial(AddressSource, address))
+    found = AddressSource(address)
+    if not found.is_live:
+        return found
+    return LiveSource(address, partial(AddressSource, address), found, ends=scheme_of(address) in FILE_SCHEMES)
 
 
 def _open_test_pattern(name: str) -> TestPatternSource:

@@ -54,7 +54,8 @@ class LiveSource:
 
     Args:
         name: what messages call it.
-        open_part: opens the source; called again for every reconnection.
+        open_part: opens the source again.
+        first: the source, as it was opened first.
         ends: whether an end is one; else it is one more reason to open it again.
         back_off: when, and how often.
         now: a clock, in seconds.
@@ -64,7 +65,7 @@ class LiveSource:
         health: what was survived.
 
     Raises:
-        SourceError: on construction, it can't be opened; while reading, it broke off and did not come back.
+        SourceError: while reading, it broke off and did not come back.
     """
 
     frame_count: int | None = None
@@ -75,18 +76,20 @@ class LiveSource:
         self,
         name: str,
         open_part: OpenPart,
+        first: DecodedSource,
         *,
         ends: bool = False,
         back_off: BackOff | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.health = SourceHealth()
+        self.health = first.health
         self.new_frame: NewFrame = empty_frame
         self._name, self._open_part, self._ends, self._now = name, open_part, ends, now
         self._back_off = back_off or BackOff()
         self._closed = threading.Event()
-        self._part = self._open()
-        self.frame_rate, self.width, self.height = self._part.frame_rate, self._part.width, self._part.height
+        self._part = first
+        first.new_frame = self._empty_frame
+        self.frame_rate, self.width, self.height = first.frame_rate, first.width, first.height
         self._began = Fraction(0)
         self._last_time, self._last_at = Fraction(0), self._now()
         self._trouble: SourceError | None = None
@@ -107,9 +110,6 @@ class LiveSource:
         """End the reading, and any wait. Closing twice is harmless."""
         self._closed.set()
         self._part.close()
-
-    def _open(self) -> DecodedSource:
-        return self._open_part(self._empty_frame, self.health)
 
     def _empty_frame(self, height: int, width: int) -> Image:
         return self.new_frame(height, width)
@@ -149,7 +149,7 @@ class LiveSource:
 
     def _try_again(self) -> bool:
         try:
-            self._part = self._open()
+            self._part = self._open_part(self._empty_frame, self.health)
         except SourceError as error:
             logger.info("%s", error)
             return False

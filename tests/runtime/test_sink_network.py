@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import subprocess
+import sys
 import threading
+import time
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 
 import numpy as np
@@ -41,6 +46,36 @@ def test_a_transport_stream_arrives_over_udp() -> None:
     assert all(gap > 0 for gap in gaps)
     shown = [frame.image.mean() for frame in frames]
     assert 40 < min(shown) <= max(shown) < 220
+
+
+SERVER = """
+import sys, av
+with av.open(sys.argv[1], options={"listen": "1"}, timeout=20) as container:
+    for frame in container.decode(video=0):
+        print(round(frame.time, 3))
+"""
+
+
+def test_a_server_of_rtmp_gets_every_frame() -> None:
+    """FFmpeg is the server: it listens for one who sends."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"rtmp://127.0.0.1:{found.getsockname()[1]}/live/key"
+    server = subprocess.Popen([sys.executable, "-c", SERVER, address], stdout=subprocess.PIPE, text=True)
+    with ExitStack() as stack:
+        sink = enter_when_served(stack, address)
+        for index, frame in enumerate(TestPatternSource(96, 64, RATE, 40)):
+            sink.write(FinishedFrame(frame.image, frame.time, index, 0.0))
+    times = [float(word) for word in server.communicate(timeout=20)[0].split()]
+    assert [round(time - times[0], 3) for time in times] == [round(index * 0.04, 3) for index in range(40)]
+
+
+def enter_when_served(stack: ExitStack, address: str) -> NetworkSink:
+    for _ in range(100):
+        with suppress(SinkError):
+            return stack.enter_context(NetworkSink(address, 96, 64, RATE))
+        time.sleep(0.05)
+    raise AssertionError("the server does not listen")
 
 
 def test_a_frame_is_sent_as_soon_as_it_is_written() -> None:

@@ -303,6 +303,24 @@ def test_an_address_is_read_like_a_file(server: str, tmp_path: Path) -> None:
         open_source(f"{server}/absent.mp4")
 
 
+def test_a_playlist_with_an_end_is_a_file(server: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.m3u8", [quarters()] * 20)
+    with open_source(f"{server}/clip.m3u8") as source:
+        assert not source.is_live
+        assert len(list(source)) == 20
+
+
+def test_a_playlist_that_grows_is_live_until_its_end(server: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.m3u8", [quarters()] * 200)
+    ended = (tmp_path / "clip.m3u8").read_text()
+    (tmp_path / "clip.m3u8").write_text(ended.replace("#EXT-X-ENDLIST\n", ""))
+    with open_source(f"{server}/clip.m3u8") as source:
+        assert source.is_live
+        assert len(list(itertools.islice(source, 150))) == 150
+        (tmp_path / "clip.m3u8").write_text(ended)
+        assert len(list(source)) == 50
+
+
 def test_a_camera_gives_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg's own generator stands in for the device; the rest of the way is a camera's."""
     monkeypatch.setattr(source_files, "CAMERA_FORMATS", dict.fromkeys(source_files.CAMERA_FORMATS, "lavfi"))

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ from av.video.stream import VideoStream
 
 from live2diff_trt.runtime import source_address
 from live2diff_trt.runtime.errors import SourceError
-from live2diff_trt.runtime.frame import NewFrame, SourceFrame
+from live2diff_trt.runtime.frame import NewFrame, SourceFrame, empty_frame
 from live2diff_trt.runtime.source import AddressSource, FileSource, TestPatternSource, open_source
 from live2diff_trt.runtime.source_health import SourceHealth
 from live2diff_trt.runtime.source_live import BackOff, LiveSource
@@ -67,6 +68,10 @@ def sent(data: bytes, port: int, pause: threading.Event) -> Iterator[None]:
     thread.join()
 
 
+def open_sender(address: str) -> LiveSource:
+    return LiveSource(address, partial(AddressSource, address), AddressSource(address), back_off=BackOff(20, 0.1, 0.1))
+
+
 def assert_rising(frames: list[SourceFrame]) -> None:
     assert all(later.time > earlier.time for earlier, later in itertools.pairwise(frames))
 
@@ -80,11 +85,7 @@ def test_a_transport_stream_over_udp_stalls_and_goes_on(
     with (
         sent(data, port, pause),
         caplog.at_level(logging.WARNING),
-        LiveSource(
-            "the sender",
-            lambda new_frame, health: AddressSource(f"udp://127.0.0.1:{port}", new_frame, health),
-            back_off=BackOff(20, 0.1, 0.1),
-        ) as source,
+        open_sender(f"udp://127.0.0.1:{port}") as source,
     ):
         assert (source.is_live, source.frame_count, source.width, source.height) == (True, None, 96, 64)
         frames = list(itertools.islice(source, 20))
@@ -164,8 +165,11 @@ def breaks(at: int) -> MadeUpSource:
     return MadeUpSource(before=before)
 
 
-def live(parts: Parts, now: Callable[[], float] = lambda: 0.0, ends: bool = False) -> LiveSource:
-    return LiveSource("the made-up source", parts, back_off=AT_ONCE, now=now, ends=ends)  # type: ignore[arg-type]
+def live(
+    parts: Parts, now: Callable[[], float] = lambda: 0.0, ends: bool = False, back_off: BackOff = AT_ONCE
+) -> LiveSource:
+    first = parts(empty_frame, SourceHealth())
+    return LiveSource("the made-up source", parts, first, back_off=back_off, now=now, ends=ends)  # type: ignore[arg-type]
 
 
 def gone() -> SourceError:
@@ -213,11 +217,7 @@ def test_an_end_is_an_end_where_it_is_one_and_a_break_is_not() -> None:
 
 
 def test_to_close_it_ends_the_wait() -> None:
-    source = LiveSource(
-        "the made-up source",
-        Parts(MadeUpSource(1)),  # type: ignore[arg-type]
-        back_off=BackOff(5, 1000, 1000),
-    )
+    source = live(Parts(MadeUpSource(1)), back_off=BackOff(5, 1000, 1000))
     threading.Timer(0.1, source.close).start()
     assert len(list(source)) == 1
 
