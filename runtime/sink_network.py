@@ -14,7 +14,8 @@ from av.container import OutputContainer
 
 from live2diff_trt.runtime.errors import SinkError
 from live2diff_trt.runtime.frame import FinishedFrame
-from live2diff_trt.runtime.sink_encoder import LOW_DELAY, add_video_stream
+from live2diff_trt.runtime.sink_encoder import add_video_stream
+from live2diff_trt.runtime.sink_hardware import choose_low_delay
 from live2diff_trt.runtime.sink_picture import PictureEncoder
 from live2diff_trt.runtime.source_address import scheme_of
 
@@ -71,7 +72,8 @@ class NetworkSink:
     def __enter__(self) -> NetworkSink:
         with self._explained():
             self._container = self._connect()
-            self._stream = add_video_stream(self._container, self._width, self._height, self._frame_rate, LOW_DELAY)
+            options = choose_low_delay(self._width, self._height, self._frame_rate)
+            self._stream = add_video_stream(self._container, self._width, self._height, self._frame_rate, options)
             self._container.start_encoding()
         return self
 

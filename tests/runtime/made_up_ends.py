@@ -113,3 +113,21 @@ class MadeUpSink:
         self.before(len(self.shown))
         self.shown.append(marked(frame.image))
         self.times.append(frame.time)
+
+
+class KeepingSink:
+    """Keeps frames as they come."""
+
+    def __init__(self) -> None:
+        self.frames: list[FinishedFrame] = []
+
+    def __enter__(self) -> KeepingSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def write(self, frame: FinishedFrame) -> None:
+        self.frames.append(frame)

@@ -22,7 +22,7 @@ from live2diff_trt.runtime.pacing import Pace
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench
 from tests.runtime.emulated_device import EmulatedGpu
-from tests.runtime.made_up_ends import RATE, MadeUpSink, MadeUpSource
+from tests.runtime.made_up_ends import RATE, KeepingSink, MadeUpSink, MadeUpSource
 from tests.runtime.plain_pipeline import PlainPipeline
 
 LONG = 20.0
@@ -320,26 +320,17 @@ def test_page_locked_frames_are_read_before_they_are_used_again(bench: Bench, gp
     """The pictures are those of frames in ordinary memory."""
     frames = 24
 
-    def use(paced: bool, locked: bool) -> object:
-        def run_it(stream: Stream) -> list[FinishedFrame]:
-            source, found = MadeUpSource(frames), []
-            if locked:
-                source.new_frame = stream.empty_frame
-            if not paced:
-                return list(stream.run(source))
+    def run_plainly(stream: Stream) -> list[FinishedFrame]:
+        return list(stream.run(MadeUpSource(frames)))
 
-            class Keeper(MadeUpSink):
-                def write(self, frame: FinishedFrame) -> None:
-                    found.append(frame)
+    def run_in_threads(stream: Stream) -> list[FinishedFrame]:
+        source, sink = MadeUpSource(frames, new_frame=stream.empty_frame), KeepingSink()
+        with PacedRun(source, sink, "all", ignore) as run:
+            for finished in stream.run(run.frames(), ahead=stream.full_ahead):
+                run.deliver(finished)
+        return sink.frames
 
-            with PacedRun(source, Keeper(), "all", ignore) as run:
-                for finished in stream.run(run.frames(), ahead=stream.full_ahead):
-                    run.deliver(finished)
-            return found
-
-        return run_it
-
-    expected = bench.device(use(False, False), "split", overlap=overlap)  # type: ignore[arg-type]
-    found = bench.device(use(True, True), "split", overlap=overlap)  # type: ignore[arg-type]
+    expected = bench.device(run_plainly, "split", overlap=overlap)
+    found = bench.device(run_in_threads, "split", overlap=overlap)
     assert [frame.index for frame in found] == list(range(frames))
     assert all((one.image == other.image).all() for one, other in zip(found, expected, strict=True))
