@@ -49,6 +49,14 @@ class ProviderChoice(str, Enum):
     cuda = "cuda"
 
 
+class PaceChoice(str, Enum):
+    """How fast frames go."""
+
+    all = "all"
+    live = "live"
+    source = "source"
+
+
 class InterpolationChoice(str, Enum):
     """The ways between prompts."""
 

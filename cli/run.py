@@ -18,6 +18,7 @@ from live2diff_trt.cli.choices import (
     FormOption,
     GuidanceChoice,
     InterpolationChoice,
+    PaceChoice,
     ProviderChoice,
     Switch,
 )
@@ -28,12 +29,16 @@ from live2diff_trt.cli.prompt_options import blend_prompts, follow_changes, read
 from live2diff_trt.cli.step_options import StepOptions, read_steps
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.paced_run import PacedRun
+from live2diff_trt.runtime.pacing import Pace
 from live2diff_trt.runtime.prompt_blend import Transition
 from live2diff_trt.runtime.scene_cut import SceneCut
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
 from live2diff_trt.runtime.sink import open_sink
-from live2diff_trt.runtime.source import open_source
+from live2diff_trt.runtime.source import Source, open_source
 from live2diff_trt.runtime.stream import Stream
+
+PIPE = "-"
 
 
 def run(
@@ -41,11 +46,15 @@ def run(
     bundle_option: Annotated[Path | None, typer.Option("--bundle", "-b", help="The same, as an option.")] = None,
     source: Annotated[
         str,
-        typer.Option("--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, test-pattern."),
+        typer.Option(
+            "--input", "-i", help="A file, a folder of pictures, /dev/video0, an address, - (a pipe), test-pattern."
+        ),
     ] = "test-pattern:640x360@25,250",
     sink: Annotated[
         str,
-        typer.Option("--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, or null."),
+        typer.Option(
+            "--output", "-o", help="A .mp4, .mkv or .mov file, a folder for PNG files, an address, - (a pipe), or null."
+        ),
     ] = "null",
     prompts: Annotated[
         list[str] | None,
@@ -94,6 +103,13 @@ def run(
     step_list: Annotated[str | None, typer.Option(help="Denoising steps other than the bundle's, as in 30,40.")] = None,
     strength: Annotated[
         float | None, typer.Option(help="Instead of a step list: as many steps as the bundle has, 1 from pure noise.")
+    ] = None,
+    pace: Annotated[
+        PaceChoice | None,
+        typer.Option(
+            help="all: every frame, as fast as possible. live: the newest wins. source: every frame when it is due. "
+            "live if not given where the source is, else all."
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=0, help="Stop after this many frames.")] = None,
     backend: Annotated[
@@ -151,17 +167,22 @@ def run(
         )
         total = incoming.frame_count if frames is None else min(frames, incoming.frame_count or frames)
         progress = RunProgress(total, messages)
+        paced = _choose_pace(pace, incoming)
+        running = PacedRun(incoming, outgoing, paced, progress.note)
         try:
-            with outgoing, progress:
-                # What has an end is a file: its next frame is always there, so the GPU need not wait for it.
-                ahead = stream.full_ahead if incoming.frame_count is not None else 0
-                followed = follow_changes(islice(incoming, frames), changes, turning, stream)
+            with progress, running:
+                # Where no frame is waited for, the GPU need not wait either.
+                ahead = stream.full_ahead if paced == "all" else 0
+                followed = follow_changes(islice(running.frames(), frames), changes, turning, stream)
                 for finished in stream.run(followed, ahead=ahead):
-                    outgoing.write(finished)
-                    progress.note(finished)
+                    progress.dropped = running.dropped
+                    running.deliver(finished)
         finally:
+            progress.dropped = running.dropped
             if progress.frames:
-                output.print(progress.tabulate(spec, startup_seconds=progress.started_at - started))
+                # What is piped on is video and nothing else.
+                results = messages if sink == PIPE else output
+                results.print(progress.tabulate(spec, progress.started_at - started, incoming.health))
 
 
 def _choose_steps(steps: StepOptions, bundle: Path) -> tuple[int, ...] | None:
@@ -170,6 +191,12 @@ def _choose_steps(steps: StepOptions, bundle: Path) -> tuple[int, ...] | None:
         return steps.step_list
     spec = Bundle.open(bundle, files=()).spec
     return steps.choose(spec.step_list, spec.schedule)
+
+
+def _choose_pace(pace: PaceChoice | None, source: Source) -> Pace:
+    if pace is not None:
+        return pace.value
+    return "live" if source.is_live else "all"
 
 
 def _one_bundle(argument: Path | None, option: Path | None) -> Path:

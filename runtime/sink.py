@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -16,10 +17,24 @@ import av.error
 from live2diff_trt.bundle.errors import OutputExistsError
 from live2diff_trt.runtime.errors import SinkError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.sink_camera import VirtualCameraSink
 from live2diff_trt.runtime.sink_encoder import CONTAINERS, EncoderOptions
+from live2diff_trt.runtime.sink_network import NetworkSink
+from live2diff_trt.runtime.sink_pipe import PipeSink
 from live2diff_trt.runtime.sink_video import VideoSink
+from live2diff_trt.runtime.source_address import scheme_of
 
-__all__ = ["EncoderOptions", "FolderSink", "NullSink", "Sink", "VideoSink", "open_sink"]
+__all__ = [
+    "EncoderOptions",
+    "FolderSink",
+    "NetworkSink",
+    "NullSink",
+    "PipeSink",
+    "Sink",
+    "VideoSink",
+    "VirtualCameraSink",
+    "open_sink",
+]
 
 
 class Sink(Protocol):
@@ -118,7 +133,9 @@ def open_sink(
     """Make the sink that ``name`` describes; nothing is written before its ``with`` block.
 
     Args:
-        name: ``null``, a file ending in .mp4, .mkv or .mov, or a folder: no ending, or a slash at its end.
+        name: ``null``, ``-`` for standard output, an address such as ``rtmp://…``, ``virtual-camera`` or
+            ``virtual-camera:DEVICE``, a file ending in .mp4, .mkv or .mov, or a folder: no ending, or a slash at its
+            end.
         width, height: of every frame, in pixels.
         frame_rate: average, in frames per second.
         audio_path: the file whose audio a video keeps; other sinks leave it.
@@ -130,6 +147,12 @@ def open_sink(
     """
     if name == "null":
         return NullSink()
+    if name == "-":
+        return PipeSink(width, height, frame_rate)
+    if camera := re.fullmatch(r"virtual-camera(?::(.+))?", name):
+        return VirtualCameraSink(camera[1] or "", width, height, frame_rate)
+    if scheme_of(name) is not None:
+        return NetworkSink(name, width, height, frame_rate)
     path = Path(name)
     if name.endswith(("/", os.sep)) or path.is_dir() or not path.suffix:
         return FolderSink(path, overwrite=overwrite)
@@ -137,7 +160,7 @@ def open_sink(
         return VideoSink(path, width, height, frame_rate, audio_path=audio_path, overwrite=overwrite)
     raise SinkError(
         f"it is unknown how to write {name!r}",
-        f"Name a file ending in {', '.join(CONTAINERS)}, a folder (with a slash at its end), or null",
+        f"Name a file ending in {', '.join(CONTAINERS)}, a folder (with a slash at its end), an address, - or null",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -12,20 +11,18 @@ from types import TracebackType
 
 import av
 import av.error
-import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
 
 from live2diff_trt.bundle.errors import OutputExistsError
 from live2diff_trt.runtime.errors import SinkError
-from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.frame import FinishedFrame
 from live2diff_trt.runtime.sink_audio import AudioTrack
 from live2diff_trt.runtime.sink_encoder import (
     CONTAINERS,
-    TIME_BASE,
     EncoderOptions,
     add_video_stream,
     open_container,
 )
+from live2diff_trt.runtime.sink_picture import PictureEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +63,15 @@ class VideoSink:
         self.partial_path = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
         self.width, self.height, self.frame_rate = width, height, frame_rate
         self.audio_path, self.options = audio_path, options or EncoderOptions()
-        self.frames = 0
-        self._last_time: Fraction | None = None
+        self._pictures = PictureEncoder(width, height, frame_rate)
         # After a failure FFmpeg is handed nothing more: if the header could not be written, it would crash.
         self._broken = False
         self._check_target(overwrite)
-        self._check_format()
+
+    @property
+    def frames(self) -> int:
+        """How many were written."""
+        return self._pictures.frames
 
     def __enter__(self) -> VideoSink:
         with ExitStack() as undo, self._explained():
@@ -80,7 +80,6 @@ class VideoSink:
             self.partial_path.write_bytes(b"")
             self._container = undo.enter_context(open_container(self.partial_path))
             self._stream = add_video_stream(self._container, self.width, self.height, self.frame_rate, self.options)
-            self._converter = VideoReformatter()
             self._audio = None if self.audio_path is None else AudioTrack(self.audio_path, self._container)
             undo.pop_all()
         return self
@@ -101,10 +100,9 @@ class VideoSink:
         Raises:
             SinkError: the frame is of another size, does not come after the last one, or can't be written.
         """
-        self._check_frame(frame)
-        picture = self._to_yuv(frame.image)
-        picture.pts, picture.time_base = _ticks(frame.time), TIME_BASE
-        self.frames, self._last_time = self.frames + 1, frame.time
+        if self._broken:
+            raise self._given_up()
+        picture = self._pictures.turn(frame)
         with self._explained():
             self._mux(picture)
             self._mux_sound(frame.time)
@@ -138,7 +136,7 @@ class VideoSink:
         try:
             with self._explained():
                 self._mux(None)
-                self._mux_sound((self._last_time or 0) + 1 / self.frame_rate)
+                self._mux_sound((self._pictures.last_time or 0) + 1 / self.frame_rate)
         except BaseException:
             self._close_quietly()
             raise
@@ -164,12 +162,6 @@ class VideoSink:
         except SinkError as error:
             logger.debug("closing failed after another failure: %s", error)
 
-    def _to_yuv(self, image: Image) -> av.VideoFrame:
-        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        return self._converter.reformat(
-            rgb, format="yuv420p", src_colorspace=Colorspace.DEFAULT, dst_colorspace=Colorspace.ITU709
-        )
-
     def _check_target(self, overwrite: bool) -> None:
         if self.path.suffix.lower() not in CONTAINERS:
             raise SinkError(
@@ -182,30 +174,6 @@ class VideoSink:
         if self.path.exists() and not overwrite:
             raise OutputExistsError(self.path)
 
-    def _check_format(self) -> None:
-        if self.width < 2 or self.height < 2 or self.width % 2 or self.height % 2:
-            raise SinkError(
-                f"a video of {self.width}x{self.height} can't be encoded",
-                "Use an even width and an even height",
-            )
-        if self.frame_rate <= 0:
-            raise SinkError(f"a video can't have {self.frame_rate} frames per second", "Use a rate above 0")
-
-    def _check_frame(self, frame: FinishedFrame) -> None:
-        if self._broken:
-            raise self._given_up()
-        height, width = frame.image.shape[:2]
-        if (width, height) != (self.width, self.height):
-            raise SinkError(
-                f"frame {frame.index} is {width}x{height}, the video {self.width}x{self.height}",
-                "Give every frame the size that the sink was made for",
-            )
-        if self._last_time is not None and _ticks(frame.time) <= _ticks(self._last_time):
-            raise SinkError(
-                f"frame {frame.index} at {float(frame.time):.6f} s does not come after the last one",
-                "Write frames in the order of their times",
-            )
-
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -216,8 +184,3 @@ class VideoSink:
                 f"{self.partial_path} can't be written: {error.strerror}",
                 "Check the free space and the rights there",
             ) from error
-
-
-def _ticks(time: Fraction) -> int:
-    """Round to the encoder's clock, halves up: rounding them to even could bring two frames together."""
-    return math.floor(time / TIME_BASE + Fraction(1, 2))

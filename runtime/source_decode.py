@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import struct
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from types import TracebackType
 from typing import cast
@@ -22,6 +23,7 @@ from av.video.stream import VideoStream
 
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame
+from live2diff_trt.runtime.source_health import SourceHealth
 
 logger = logging.getLogger(__name__)
 
@@ -43,29 +45,44 @@ HIGH_DEFINITION_HEIGHT = 720
 class DecodedSource:
     """The first video stream of an opened container; it owns the container.
 
+    It may be closed while another thread reads it.
+
     Args:
         name: what error messages call it.
         container: opened for reading; closed by ``close()``, and at once if construction fails.
         new_frame: where frames go.
+        health: counts what is survived; the source's own if not given.
+        low_delay: decode each frame as it comes; else several at once, which is faster and delays them.
 
     Attributes:
         new_frame: the same; may be set while reading.
         frame_rate: average, in frames per second; 25 if the container does not say.
         width, height: of the first frame when upright, in pixels.
-        skipped_packets: how many packets could not be decoded so far.
+        health: what was survived so far.
 
     Raises:
         SourceError: on construction, if there is nothing to decode; while reading, if the source breaks off.
     """
 
-    def __init__(self, name: str, container: InputContainer, new_frame: NewFrame) -> None:
+    def __init__(
+        self,
+        name: str,
+        container: InputContainer,
+        new_frame: NewFrame,
+        health: SourceHealth | None = None,
+        *,
+        low_delay: bool = False,
+    ) -> None:
         with ExitStack() as undo:
             undo.callback(container.close)
             self.new_frame = new_frame
             self._name, self._container = name, container
             self._stream = _video_stream(name, container)
+            self._stream.thread_type = "SLICE" if low_delay else "AUTO"
             self.frame_rate = _frame_rate(self._stream)
-            self.skipped_packets = 0
+            self.health = health or SourceHealth()
+            self._size: tuple[int, int] | None = None
+            self._reading, self._closed = threading.Lock(), False
             self._frames = self._starting_with_first(self._decode())
             undo.pop_all()
 
@@ -75,14 +92,29 @@ class DecodedSource:
         self.close()
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        return self._frames
+        while (frame := self._next_frame()) is not None:
+            yield frame
+            del frame  # while the next one is waited for, its memory may be used again
 
     def close(self) -> None:
-        """Close the container. Closing twice is harmless."""
-        if self.skipped_packets > 1:
-            logger.warning("%s: %d packets could not be decoded", self._name, self.skipped_packets)
-        self._frames, self.skipped_packets = iter(()), 0
-        self._container.close()
+        """Close the container, or let the thread that reads close it. Closing twice is harmless."""
+        if self.health.skipped_packets > 1 and not self._closed:
+            logger.warning("%s: %d packets could not be decoded", self._name, self.health.skipped_packets)
+        self._closed = True
+        self._close_unless_reading()
+
+    def _next_frame(self) -> SourceFrame | None:
+        with self._reading:
+            frame = None if self._closed else next(self._frames, None)
+        if not self._closed:
+            return frame
+        self._close_unless_reading()  # who closed it could not
+        return None
+
+    def _close_unless_reading(self) -> None:
+        if self._reading.acquire(blocking=False):
+            self._container.close()
+            self._reading.release()
 
     def _starting_with_first(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
         """Decode one frame at once: only then is it known that there is one, and how large it is upright."""
@@ -99,6 +131,7 @@ class DecodedSource:
         clock, converter = RisingClock(self._name, self.frame_rate), VideoReformatter()
         for packet in self._packets():
             for frame in self._decode_packet(packet):
+                self._examine(frame)
                 stamp = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
                 yield SourceFrame(upright_rgb(frame, converter, self.new_frame), clock.time_of(stamp))
 
@@ -109,6 +142,11 @@ class DecodedSource:
             except av.error.BlockingIOError:  # a camera on macOS has no new frame yet
                 time.sleep(POLL_SECONDS)
                 continue
+            except av.error.ExitError as error:  # PyAV's word for what took too long
+                self.health.stalls += 1
+                raise SourceError(
+                    f"nothing comes from {self._name} any more", "Check the network and what sends it, and start again"
+                ) from error
             except av.error.InvalidDataError:
                 logger.warning("%s is damaged from here on and ends early", self._name)
             except av.error.FFmpegError as error:
@@ -122,10 +160,16 @@ class DecodedSource:
         try:
             return packet.decode()
         except av.error.InvalidDataError:
-            if not self.skipped_packets:
+            if not self.health.skipped_packets:
                 logger.warning("%s: a damaged packet is skipped; further ones are only counted", self._name)
-            self.skipped_packets += 1
+            self.health.skipped_packets += 1
             return []
+
+    def _examine(self, frame: av.VideoFrame) -> None:
+        size = frame.width, frame.height
+        self.health.damaged_frames += frame.is_corrupt
+        self.health.size_changes += self._size not in (None, size)
+        self._size = size
 
 
 class RisingClock:
@@ -201,7 +245,6 @@ def _video_stream(name: str, container: InputContainer) -> VideoStream:
     stream = container.streams.video[0]
     if getattr(stream, "codec_context", None) is None:
         raise SourceError(f"{name} is compressed in a way that this FFmpeg can't decode", "Convert it to H.264 first")
-    stream.thread_type = "AUTO"
     return stream
 
 
@@ -210,3 +253,13 @@ def _frame_rate(stream: VideoStream) -> Fraction:
         if rate and 0 < rate <= HIGHEST_FRAME_RATE:
             return rate
     return DEFAULT_FRAME_RATE
+
+
+@contextmanager
+def explained(name: str, remedy: str) -> Iterator[None]:
+    """Turn what FFmpeg says to an attempt at opening ``name`` into a SourceError."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceError(f"{name} can't be opened: {reason}", remedy) from error

@@ -1,48 +1,47 @@
-"""Sources that FFmpeg decodes: files and addresses, cameras, folders of pictures."""
+"""Sources that FFmpeg decodes: files, cameras, pipes, folders of pictures."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
-import av.error
 from av.container import InputContainer
 
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
-from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource
+from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource, explained
+from live2diff_trt.runtime.source_health import SourceHealth
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://.*", re.IGNORECASE)
-ADDRESS_TIMEOUT_SECONDS = 10.0
+STANDARD_INPUT = 0
 
 
 class FileSource(DecodedSource):
-    """Anything that FFmpeg reads: a video, a picture, an animated GIF, an address such as ``rtsp://…``.
+    """Any file that FFmpeg reads: a video, a picture, an animated GIF.
 
     Times are those of the container, counted from the first frame.
 
     Args:
-        path: of the file, or the address.
+        path: of the file.
         new_frame: where frames go; may be set while reading.
 
     Raises:
         SourceError: the file is missing, is no video, holds no frame that can be decoded, or breaks off.
     """
 
+    is_live = False
+
     def __init__(self, path: Path | str, new_frame: NewFrame = empty_frame) -> None:
-        name = str(path)
-        is_address = ADDRESS.fullmatch(name) is not None
-        super().__init__(name, _open_address(name) if is_address else _open_file(Path(path)), new_frame)
+        super().__init__(str(path), _open_file(Path(path)), new_frame)
         self.frame_count = _frame_count(self._container)
-        self.audio_path = Path(path) if self._container.streams.audio and not is_address else None
+        self.audio_path = Path(path) if self._container.streams.audio else None
 
     def __enter__(self) -> FileSource:
         return self
@@ -53,6 +52,8 @@ class CameraSource(DecodedSource):
 
     Args:
         device: as the system names it: ``/dev/video0`` or ``0`` on Linux, an index or a name elsewhere.
+        new_frame: where frames go; may be set while reading.
+        health: counts what is survived.
 
     Raises:
         SourceError: there is no such camera, something else uses it, or it stops.
@@ -60,11 +61,33 @@ class CameraSource(DecodedSource):
 
     frame_count: int | None = None
     audio_path: Path | None = None
+    is_live = True
 
-    def __init__(self, device: str) -> None:
-        super().__init__(f"camera {device}", _open_camera(device), empty_frame)
+    def __init__(self, device: str, new_frame: NewFrame = empty_frame, health: SourceHealth | None = None) -> None:
+        super().__init__(f"camera {device}", _open_camera(device), new_frame, health, low_delay=True)
 
     def __enter__(self) -> CameraSource:
+        return self
+
+
+class PipeSource(DecodedSource):
+    """What another program writes: yuv4mpeg, or any container that FFmpeg reads from its beginning to its end.
+
+    Args:
+        descriptor: of the open file that is read. It stays open.
+
+    Raises:
+        SourceError: a terminal would be read; what comes is no video, or ends before the first frame.
+    """
+
+    frame_count: int | None = None
+    audio_path: Path | None = None
+    is_live = False
+
+    def __init__(self, descriptor: int = STANDARD_INPUT) -> None:
+        super().__init__("the pipe", _open_pipe(descriptor), empty_frame)
+
+    def __enter__(self) -> PipeSource:
         return self
 
 
@@ -76,6 +99,7 @@ class FolderSource:
     """
 
     audio_path: Path | None = None
+    is_live = False
 
     def __init__(self, folder: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> None:
         if frame_rate <= 0:
@@ -84,6 +108,7 @@ class FolderSource:
         self.frame_rate = frame_rate
         self.frame_count: int | None = len(pictures)
         self.new_frame: NewFrame = empty_frame
+        self.health = SourceHealth()
         self.height, self.width = read_picture(pictures[0], self.new_frame).shape[:2]
         self._frames = self._read(pictures)
 
@@ -144,21 +169,23 @@ def _open_file(path: Path) -> InputContainer:
         raise SourceError(f"{path} is a folder", "Name a file, or a folder that holds pictures")
     if not path.exists():
         raise SourceError(f"there is no file {path}", "Check the path")
-    with _explained(str(path), "Check that it is a complete video or picture; other kinds must be converted first"):
+    with explained(str(path), "Check that it is a complete video or picture; other kinds must be converted first"):
         # An absolute path can't be taken for an address, as "take:2.mp4" would be.
         return av.open(str(path.absolute()), mode="r")
 
 
-def _open_address(address: str) -> InputContainer:
-    with _explained(address, "Check the address and that its server runs"):
-        return av.open(address, mode="r", timeout=ADDRESS_TIMEOUT_SECONDS)
+def _open_pipe(descriptor: int) -> InputContainer:
+    if os.isatty(descriptor):
+        raise SourceError("a terminal sends no video", "Pipe one in, as in `ffmpeg … -f yuv4mpegpipe - | … --input -`")
+    with explained("the pipe", "See why the program before it ended, and that it writes video"):
+        return av.open(f"pipe:{descriptor}", mode="r")
 
 
 def _open_camera(device: str) -> InputContainer:
     camera_format = CAMERA_FORMATS.get(sys.platform)
     if camera_format is None:
         raise SourceError(f"cameras can't be read on {sys.platform}", "Record a file and name that")
-    with _explained(f"camera {device}", "Check that it is plugged in and that no other program uses it"):
+    with explained(f"camera {device}", "Check that it is plugged in and that no other program uses it"):
         return av.open(_camera_name(device), mode="r", format=camera_format)
 
 
@@ -168,12 +195,3 @@ def _camera_name(device: str) -> str:
     if sys.platform == "win32" and not device.startswith("video="):
         return f"video={device}"
     return device
-
-
-@contextmanager
-def _explained(name: str, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SourceError(f"{name} can't be opened: {reason}", remedy) from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
+from live2diff_trt.runtime.source_health import SourceHealth
 
 Mask = NDArray[np.bool_]
 Axis = NDArray[np.float64]
@@ -37,6 +38,7 @@ class TestPatternSource:
     __test__: ClassVar[bool] = False  # pytest takes classes for tests by their name
 
     audio_path: Path | None = None
+    is_live = False
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class TestPatternSource:
         self.width, self.height = width, height
         self.frame_rate, self.frame_count = frame_rate, frame_count
         self.new_frame: NewFrame = empty_frame
+        self.health = SourceHealth()
         self._frames = self._generate()
 
     def __enter__(self) -> TestPatternSource:

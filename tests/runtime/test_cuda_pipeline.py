@@ -36,13 +36,15 @@ both_forms = pytest.mark.parametrize("form", ["split", "whole"])
 on_and_off = pytest.mark.parametrize("overlap", [False, True])
 
 
-def assert_alike(found: Sequence[FinishedFrame], expected: Sequence[FinishedFrame]) -> None:
+def assert_alike(
+    found: Sequence[FinishedFrame], expected: Sequence[FinishedFrame], most_unequal: float = MOST_UNEQUAL
+) -> None:
     """Check that both are the same frames, and their pictures equal but for rounding."""
     assert [(frame.index, frame.time) for frame in found] == [(frame.index, frame.time) for frame in expected]
     for one, other in zip(found, expected, strict=True):
         apart = np.abs(one.image.astype(int) - other.image)
         assert apart.max() <= 1, f"frame {one.index}"
-        assert np.count_nonzero(apart) <= MOST_UNEQUAL * apart.size, f"frame {one.index}"
+        assert np.count_nonzero(apart) <= most_unequal * apart.size, f"frame {one.index}"
 
 
 @pytest.fixture(scope="module")

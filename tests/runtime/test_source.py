@@ -132,7 +132,7 @@ def test_bytes_flipped_in_the_middle_do_not_end_the_video(
     damaged.write_bytes(data)
     with caplog.at_level(logging.WARNING), FileSource(damaged) as source:
         times = [frame.time for frame in source]
-        assert source.skipped_packets > 0
+        assert source.health.skipped_packets > 0
     assert_rising(times)
     assert 200 <= len(times) < 250
     assert times[-1] > 9  # it goes on to the end, past the damage
@@ -301,6 +301,24 @@ def test_an_address_is_read_like_a_file(server: str, tmp_path: Path) -> None:
         assert len(list(source)) == 20
     with pytest.raises(SourceError, match="absent"):
         open_source(f"{server}/absent.mp4")
+
+
+def test_a_playlist_with_an_end_is_a_file(server: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.m3u8", [quarters()] * 20)
+    with open_source(f"{server}/clip.m3u8") as source:
+        assert not source.is_live
+        assert len(list(source)) == 20
+
+
+def test_a_playlist_that_grows_is_live_until_its_end(server: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.m3u8", [quarters()] * 200)
+    ended = (tmp_path / "clip.m3u8").read_text()
+    (tmp_path / "clip.m3u8").write_text(ended.replace("#EXT-X-ENDLIST\n", ""))
+    with open_source(f"{server}/clip.m3u8") as source:
+        assert source.is_live
+        assert len(list(itertools.islice(source, 150))) == 150
+        (tmp_path / "clip.m3u8").write_text(ended)
+        assert len(list(source)) == 50
 
 
 def test_a_camera_gives_frames(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.newest_frames import newest_slots
@@ -40,7 +41,7 @@ def encode_clip(pipeline: HostPipeline, frames: Sequence[Image]) -> list[tuple[A
 def stream_anew(pipeline: HostPipeline, frames: Sequence[Image], at: int, steps: tuple[int, ...]) -> list[Image]:
     """Warm up a denoiser of its own from the 8 frames before ``at``, and stream those from there on under it."""
     spec = pipeline.spec.with_step_list(steps)
-    denoiser = Denoiser(spec, pipeline._network, PhiloxNoise(0, spec.latent_shape))
+    denoiser = Denoiser(spec, pipeline._network, PhiloxNoise(0, spec.latent_shape), pipeline.guidance)
     encoded = encode_clip(pipeline, frames)
     latents, depth_latents = zip(*encoded[at - SINK : at], strict=True)
     denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
@@ -59,19 +60,29 @@ def stream_anew(pipeline: HostPipeline, frames: Sequence[Image], at: int, steps:
 def test_it_goes_on_as_a_new_stream_that_was_warmed_up_from_the_kept_frames(
     bench: Bench, before: int, after: tuple[int, ...], at: int
 ) -> None:
+    check_change(bench, before, after, at, NO_GUIDANCE)
+
+
+@pytest.mark.parametrize("kind", ["self", "initialize", "full"])
+def test_guidance_goes_on_under_other_steps(bench: Bench, kind: GuidanceKind) -> None:
+    negative_prompt = "" if kind == "self" else "two cats"
+    check_change(bench, 2, (20, 30, 40), 11, Guidance(kind, 1.5, negative_prompt))
+
+
+def check_change(bench: Bench, before: int, after: tuple[int, ...], at: int, guidance: Guidance) -> None:
     frames = pictures(at + 10)
-    unchanged = bench.host(run(frames[:at]), before)
+    unchanged = bench.host(run(frames[:at]), before, guidance=guidance)
 
     def changed(stream: Stream) -> list[FinishedFrame]:
         finished = give(stream, frames[:at])
         stream.set_step_list(after)
         finished += give(stream, frames[at:])
-        expected.extend(stream_anew(bench.hosts[before, "none"], frames, at, after))
+        expected.extend(stream_anew(bench.hosts[before, guidance.kind], frames, at, after))
         # The denoiser of its own left the network with the same steps.
         return [*finished, *stream.flush()]
 
     expected: list[Image] = []
-    found = bench.host(changed, before)
+    found = bench.host(changed, before, guidance=guidance)
     assert [frame.index for frame in found] == list(range(at + 10))
     assert all(same(found[:at], unchanged))
     assert all(np.array_equal(one.image, other) for one, other in zip(found[at:], expected, strict=True))
@@ -105,6 +116,16 @@ def test_steps_change_alike_on_the_gpu(bench: Bench, gpu: EmulatedGpu, form: For
     found = bench.device(change_everything, form, rows, max_steps=4, overlap=overlap)
     assert_alike(found, expected)
     assert all(frame.image.std() > 1 for frame in found)
+
+
+@on_and_off
+def test_guidance_goes_on_alike_on_the_gpu(bench: Bench, gpu: EmulatedGpu, overlap: bool) -> None:
+    guidance = Guidance("self", 1.3)
+    expected = bench.host(change_everything, guidance=guidance)
+    found = bench.device(change_everything, "split", 3, guidance=guidance, max_steps=4, overlap=overlap)
+    assert_alike(found, expected, most_unequal=0.01)  # guidance makes rounding larger, too
+    unguided = bench.device(change_everything, "split", 3, max_steps=4, overlap=overlap)
+    assert not np.array_equal(found[-1].image, unguided[-1].image)
 
 
 @on_and_off

@@ -22,6 +22,9 @@ from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.paced_run import PacedRun
+from live2diff_trt.runtime.source import TestPatternSource
+from tests.runtime.made_up_ends import KeepingSink
 
 pytestmark = pytest.mark.gpu
 
@@ -198,6 +201,21 @@ def test_two_processes_give_the_same_bits(tiny_bundle: Path, plans: Path, form: 
     first, second = (subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(2))
     assert len(first.strip()) == 64
     assert first == second
+
+
+@on_and_off
+def test_a_run_in_three_threads_changes_no_bit(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
+    """Frames are read in another thread, into page-locked memory that is used again."""
+    options = TensorRTOptions(plans=plans, overlap=overlap)
+    source, sink = TestPatternSource(80, 60, frame_count=200), KeepingSink()
+    wanted = finish(tiny_bundle, options, list(TestPatternSource(80, 60, frame_count=200)))
+    with Stream.open(tiny_bundle, prompt="a red fox", options=options) as stream:
+        source.new_frame = stream.empty_frame
+        with PacedRun(source, sink, "all", lambda frame, latency_ms: None) as run:
+            for finished in stream.run(run.frames(), ahead=stream.full_ahead):
+                run.deliver(finished)
+    assert [frame.index for frame in sink.frames] == list(range(200))
+    assert differences(sink.frames, wanted) == [0] * 200
 
 
 @on_and_off
