@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.engine.flavour import Flavour, make_logger
 
@@ -79,7 +79,7 @@ class Plan:
         self._engine = None
 
 
-class PlanRuntime:
+class PlanRuntime(ClosedAtEnd):
     """Opens plans on the current device. RTX compiles a plan's kernels when it is opened, or finds them in a cache.
 
     Plans share a cache only with others of their structure. In one cache for all, TensorRT-RTX 1.6.1 finds kernels for
@@ -146,14 +146,6 @@ class PlanRuntime:
         self._plans.clear()
         self._caches.clear()
         self._runtime = None
-
-    def __enter__(self) -> PlanRuntime:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _configure(self, engine: Any, structure: str) -> Any:
         config = engine.create_runtime_config()

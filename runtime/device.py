@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections import deque
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from cuda.bindings import driver
 from cuda.core import Buffer, Device, LegacyPinnedMemoryResource, Stream, StreamOptions
 from numpy.typing import NDArray
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 _GRAIN_BYTES = 512  # to a multiple of this TensorRT-RTX wants its scratch memory aligned
 
 
-class DeviceMemory:
+class DeviceMemory(ClosedAtEnd):
     """All device memory of one session, and the stream on which whatever has no other stream happens.
 
     Args:
@@ -98,14 +98,6 @@ class DeviceMemory:
             self.stream.sync()
             # The driver's pool keeps what was freed for the next allocation; other processes may want it.
             checked(driver.cuMemPoolTrimTo(self.device.memory_resource.handle, 0))
-
-    def __enter__(self) -> DeviceMemory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class PinnedArray:

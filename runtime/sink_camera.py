@@ -10,6 +10,7 @@ import numpy as np
 
 from live2diff_trt.runtime.errors import SinkError
 from live2diff_trt.runtime.frame import FinishedFrame
+from live2diff_trt.runtime.sink_picture import check_size
 
 
 class VirtualCameraSink:
@@ -48,12 +49,7 @@ class VirtualCameraSink:
 
     def write(self, frame: FinishedFrame) -> None:
         """Show one frame at once; raise SinkError if it is of another size, or the camera is gone."""
-        height, width = frame.image.shape[:2]
-        if (width, height) != (self._width, self._height):
-            raise SinkError(
-                f"frame {frame.index} is {width}x{height}, the camera {self._width}x{self._height}",
-                "Give every frame the size that the sink was made for",
-            )
+        check_size(frame, self._width, self._height, "the camera")
         try:
             self._camera.send(np.ascontiguousarray(frame.image))
         except (RuntimeError, OSError) as error:

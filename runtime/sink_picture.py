@@ -58,17 +58,22 @@ class PictureEncoder:
         )
 
     def _check(self, frame: FinishedFrame) -> None:
-        height, width = frame.image.shape[:2]
-        if (width, height) != (self._width, self._height):
-            raise SinkError(
-                f"frame {frame.index} is {width}x{height}, the video {self._width}x{self._height}",
-                "Give every frame the size that the sink was made for",
-            )
+        check_size(frame, self._width, self._height, "the video")
         if self.last_time is not None and ticks(frame.time) <= ticks(self.last_time):
             raise SinkError(
                 f"frame {frame.index} at {float(frame.time):.6f} s does not come after the last one",
                 "Write frames in the order of their times",
             )
+
+
+def check_size(frame: FinishedFrame, width: int, height: int, target: str) -> None:
+    """Raise SinkError if a frame is not of the size, in pixels, of ``target``, as the message calls it."""
+    found_height, found_width = frame.image.shape[:2]
+    if (found_width, found_height) != (width, height):
+        raise SinkError(
+            f"frame {frame.index} is {found_width}x{found_height}, {target} {width}x{height}",
+            "Give every frame the size that the sink was made for",
+        )
 
 
 def check_format(width: int, height: int, frame_rate: Fraction) -> None:

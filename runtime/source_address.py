@@ -51,9 +51,6 @@ class AddressSource(DecodedSource):
         super().__init__(address, container, new_frame, health, low_delay=self.is_live)
         self.frame_count = None if self.is_live else container.streams.video[0].frames or None
 
-    def __enter__(self) -> AddressSource:
-        return self
-
 
 def scheme_of(address: str) -> str | None:
     """Return the scheme of an address in lower case, None if it is none."""

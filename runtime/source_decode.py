@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
-from types import TracebackType
 from typing import cast
 
 import av
@@ -21,6 +20,7 @@ from av.packet import Packet
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame
 from live2diff_trt.runtime.source_health import SourceHealth
@@ -42,7 +42,7 @@ COLORSPACES = {
 HIGH_DEFINITION_HEIGHT = 720
 
 
-class DecodedSource:
+class DecodedSource(ClosedAtEnd):
     """The first video stream of an opened container; it owns the container.
 
     It may be closed while another thread reads it.
@@ -85,11 +85,6 @@ class DecodedSource:
             self._reading, self._closed = threading.Lock(), False
             self._frames = self._starting_with_first(self._decode())
             undo.pop_all()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[SourceFrame]:
         while (frame := self._next_frame()) is not None:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 from av.container import InputContainer
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
 from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource, explained
@@ -43,9 +43,6 @@ class FileSource(DecodedSource):
         self.frame_count = _frame_count(self._container)
         self.audio_path = Path(path) if self._container.streams.audio else None
 
-    def __enter__(self) -> FileSource:
-        return self
-
 
 class CameraSource(DecodedSource):
     """A camera, without end; a frame's time is when the driver took it, counted from the first.
@@ -66,9 +63,6 @@ class CameraSource(DecodedSource):
     def __init__(self, device: str, new_frame: NewFrame = empty_frame, health: SourceHealth | None = None) -> None:
         super().__init__(f"camera {device}", _open_camera(device), new_frame, health, low_delay=True)
 
-    def __enter__(self) -> CameraSource:
-        return self
-
 
 class PipeSource(DecodedSource):
     """What another program writes: yuv4mpeg, or any container that FFmpeg reads from its beginning to its end.
@@ -87,11 +81,8 @@ class PipeSource(DecodedSource):
     def __init__(self, descriptor: int = STANDARD_INPUT) -> None:
         super().__init__("the pipe", _open_pipe(descriptor), empty_frame)
 
-    def __enter__(self) -> PipeSource:
-        return self
 
-
-class FolderSource:
+class FolderSource(ClosedAtEnd):
     """The pictures of a folder, frame2 before frame10, as a video of ``frame_rate`` frames per second.
 
     Raises:
@@ -111,14 +102,6 @@ class FolderSource:
         self.health = SourceHealth()
         self.height, self.width = read_picture(pictures[0], self.new_frame).shape[:2]
         self._frames = self._read(pictures)
-
-    def __enter__(self) -> FolderSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[SourceFrame]:
         return self._frames

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
 from live2diff_trt.runtime.source_decode import DecodedSource
@@ -47,7 +47,7 @@ class BackOff:
             yield min(self.first_seconds * 2**attempt, self.longest_seconds)
 
 
-class LiveSource:
+class LiveSource(ClosedAtEnd):
     """One live source, however often it has to be opened. Its times go on: a gap is as long as it was on the clock.
 
     It may be closed while another thread reads it.
@@ -94,14 +94,6 @@ class LiveSource:
         self._last_time, self._last_at = Fraction(0), self._now()
         self._trouble: SourceError | None = None
         self._frames = self._read()
-
-    def __enter__(self) -> LiveSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[SourceFrame]:
         return self._frames

@@ -6,12 +6,12 @@ import math
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
 from live2diff_trt.runtime.source_health import SourceHealth
@@ -23,7 +23,7 @@ SECONDS_PER_ROUND = 4
 WHITE, BLACK, YELLOW, RED, BLUE = (245, 245, 245), (16, 16, 20), (250, 210, 40), (220, 50, 47), (38, 80, 200)
 
 
-class TestPatternSource:
+class TestPatternSource(ClosedAtEnd):
     """A bar that sweeps, a square that turns, a disc that circles: the same frames at every run.
 
     Args:
@@ -58,14 +58,6 @@ class TestPatternSource:
         self.new_frame: NewFrame = empty_frame
         self.health = SourceHealth()
         self._frames = self._generate()
-
-    def __enter__(self) -> TestPatternSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[SourceFrame]:
         return self._frames

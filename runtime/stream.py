@@ -9,9 +9,9 @@ from dataclasses import replace
 from fractions import Fraction
 from operator import index
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
 from live2diff_trt.bundle.schedule import check_max_steps
 from live2diff_trt.bundle.spec import StreamSpec
@@ -37,7 +37,7 @@ ASSUMED_FRAME_RATE = Fraction(25)
 """Frames per second of frames that come without a presentation time."""
 
 
-class Stream:
+class Stream(ClosedAtEnd):
     """One video stream through a bundle, the same on every backend.
 
     The first frames (8) are gathered until warm-up, which finishes them together. Every later frame leaves T − 1 ticks
@@ -321,14 +321,6 @@ class Stream:
         if not self._closed:
             self._closed = True
             self._pipeline.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _take(self, image: Any, time_of_frame: Fraction | None) -> None:
         if time_of_frame is None:
