@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +10,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from live2diff_trt.bundle.errors import OutputExistsError
-from live2diff_trt.bundle.json_file import write_json
 from live2diff_trt.cli.choices import ProviderChoice
 from live2diff_trt.cli.console import messages, output
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
@@ -37,27 +35,23 @@ def evaluate(
         Path | None, typer.Option("--bundle", "-b", help="Folder of a bundle, whose depth network compares structure.")
     ] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Compare no more than the first so many.")] = None,
-    figures: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="File for the figures, frame by frame.")
-    ] = None,
     provider: Annotated[
         ProviderChoice, typer.Option(help="Where ONNX Runtime runs the depth network.")
     ] = ProviderChoice.cpu,
     threads: Annotated[int, typer.Option(min=0, help="Threads inside one of its operators; 0: one per core.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of figures that exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the figures of every frame.")] = False,
 ) -> None:
     """Measure an output against its input: steadiness in time, and structure if a bundle is named."""
     _check_installed()
-    if figures is not None and figures.exists() and not overwrite:
-        raise OutputExistsError(figures)
     depth = _open_depth(bundle, OnnxRuntimeOptions(provider=provider.value, threads=threads))
     with open_source(source) as before, open_source(result) as after:
-        size = f"{after.width}x{after.height}"
+        size = after.width, after.height
         evaluation = _evaluate(before, after, frames, depth)
-    output.print(_tabulate(evaluation, size))
-    if figures is not None:
-        clips = {"input": source, "output": result, "size": [after.width, after.height]}
-        _write(figures, {**clips, **_describe_bundle(depth), **evaluation.to_json()})
+    if as_json:
+        clips = {"input": source, "output": result, "size": size}
+        typer.echo(json.dumps({**clips, **_describe_bundle(depth), **evaluation.to_json()}))
+    else:
+        output.print(_tabulate(evaluation, size))
 
 
 def _check_installed() -> None:
@@ -95,19 +89,13 @@ def _evaluate(before: Source, after: Source, frames: int | None, depth: DepthCom
         return Evaluation(tuple(progress.track(measured, total=total)))
 
 
-def _write(path: Path, figures: Mapping[str, Any]) -> None:
-    try:
-        write_json(path, figures)
-    except OSError as error:
-        raise EvaluationError(f"{path} can't be written: {error.strerror}", "Choose another place") from error
-
-
 def _describe_bundle(depth: DepthComparison | None) -> dict[str, Any]:
     return {"bundle": None if depth is None else {"name": depth.bundle.folder.name, "digest": depth.bundle.digest}}
 
 
-def _tabulate(evaluation: Evaluation, size: str) -> Table:
-    table = Table("", "output", "worst", "input", title=f"{len(evaluation.frames)} frames, {size}")
+def _tabulate(evaluation: Evaluation, size: tuple[int, int]) -> Table:
+    width, height = size
+    table = Table("", "output", "worst", "input", title=f"{len(evaluation.frames)} frames, {width}x{height}")
     for row, of_output, of_input in _ROWS:
         worst = evaluation.worst(of_output)
         if worst is None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from live2diff_trt.bundle.errors import Live2DiffError, OutputExistsError
+from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.cli.main import app
 from live2diff_trt.evaluation.errors import EvaluationError
 from live2diff_trt.kernels import reference
@@ -30,12 +30,12 @@ def evaluate(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
-def figures(*arguments: object, into: Path) -> dict[str, Any]:
-    """Evaluate and return the figures that were written."""
-    result = evaluate(*arguments, "--json", into, "--overwrite")
+def figures(*arguments: object) -> dict[str, Any]:
+    """Evaluate and return the figures that were printed."""
+    result = evaluate(*arguments, "--json")
     assert result.exit_code == 0, result.exception
-    written: dict[str, Any] = json.loads(into.read_text())
-    return written
+    printed: dict[str, Any] = json.loads(result.stdout)
+    return printed
 
 
 def refused(*arguments: object) -> Live2DiffError:
@@ -64,9 +64,7 @@ def known(clip: Callable[[str], Path], tiny_bundle: Path, tmp_path: Path) -> Mea
     def of_output(frames: list[Image]) -> dict[str, Any]:
         output = write_clip(tmp_path / "out", frames)
         options = ("--bundle", tiny_bundle, "--threads", 1)
-        means: dict[str, Any] = figures("-i", clip(CLIP), "-o", output, *options, into=tmp_path / "figures.json")[
-            "means"
-        ]
+        means: dict[str, Any] = figures("-i", clip(CLIP), "-o", output, *options)["means"]
         return means
 
     return of_output
@@ -125,20 +123,20 @@ def test_with_a_bundle_structure_is_a_row(tiny_bundle: Path, tmp_path: Path) -> 
     assert "structure is not compared" not in result.stderr
 
 
-def test_figures_are_written_frame_by_frame_and_alike_every_time(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_figures_are_printed_frame_by_frame_and_alike_every_time(tiny_bundle: Path, tmp_path: Path) -> None:
     source, output = (write_clip(tmp_path / name, pan(4, size=(64, 64))) for name in ("in", "out"))
     arguments = ("-i", source, "-o", output, "-b", tiny_bundle)
-    written = figures(*arguments, into=tmp_path / "a" / "one.json")
-    assert (written["size"], written["frames"]) == ([64, 64], 4)
-    assert (written["input"], written["output"]) == (str(source), str(output))
-    assert written["bundle"]["name"] == "tiny"
-    assert len(written["bundle"]["digest"]) == 64
-    assert [frame["time"] for frame in written["per_frame"]] == pytest.approx([0, 0.04, 0.08, 0.12])
-    assert [frame["depth_error"] for frame in written["per_frame"]] == [0] * 4
-    warp_errors = [frame["warp_error"] for frame in written["per_frame"]]
+    printed = figures(*arguments)
+    assert (printed["size"], printed["frames"]) == ([64, 64], 4)
+    assert (printed["input"], printed["output"]) == (str(source), str(output))
+    assert printed["bundle"]["name"] == "tiny"
+    assert len(printed["bundle"]["digest"]) == 64
+    assert [frame["time"] for frame in printed["per_frame"]] == pytest.approx([0, 0.04, 0.08, 0.12])
+    assert [frame["depth_error"] for frame in printed["per_frame"]] == [0] * 4
+    warp_errors = [frame["warp_error"] for frame in printed["per_frame"]]
     assert warp_errors[0] is None
-    assert np.mean(warp_errors[1:]) == pytest.approx(written["means"]["warp_error"])
-    assert figures(*arguments, into=tmp_path / "two.json") == written
+    assert np.mean(warp_errors[1:]) == pytest.approx(printed["means"]["warp_error"])
+    assert figures(*arguments) == printed
 
 
 def test_scenes_that_change_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -148,31 +146,11 @@ def test_scenes_that_change_are_left_out_and_counted(tmp_path: Path) -> None:
     assert row(result, "pixels followed")[2] == "scene changes left out: 1"
 
 
-def test_figures_that_exist_need_overwrite(tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in", pan(2))
-    path = tmp_path / "figures.json"
-    path.write_text("precious")
-    assert isinstance(refused("-i", source, "-o", source, "--json", path), OutputExistsError)
-    assert path.read_text() == "precious"
-    assert figures("-i", source, "-o", source, into=path)["frames"] == 2
-
-
-def test_figures_that_can_not_be_written_are_shown_first(tmp_path: Path) -> None:
-    source = write_clip(tmp_path / "in", pan(2))
-    (tmp_path / "file").touch()
-    result = evaluate("-i", source, "-o", source, "--json", tmp_path / "file" / "figures.json")
-    assert result.exit_code == 1
-    assert "warp error" in result.stdout
-    assert isinstance(result.exception, EvaluationError)
-    assert "figures.json can't be written" in str(result.exception)
-
-
 def test_clips_of_unlike_length_are_refused_at_once(clip: Callable[[str], Path], tmp_path: Path) -> None:
     output = write_clip(tmp_path / "out", pan(5))
-    error = refused("-i", clip("bikes.mp4"), "-o", output, "--json", tmp_path / "figures.json")
+    error = refused("-i", clip("bikes.mp4"), "-o", output)
     assert "the input has 250 frames and the output 5" in str(error)
     assert error.remedy.endswith("--frames 5")
-    assert not (tmp_path / "figures.json").exists()
 
 
 def test_without_opencv_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
