@@ -16,8 +16,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from live2diff_trt.bundle.errors import Live2DiffError
+from live2diff_trt.cli.backend import choose_backend
+from live2diff_trt.cli.choices import BackendOption, PaceChoice
 from live2diff_trt.cli.console import messages, output, read_size
 from live2diff_trt.cli.export import PresetChoice
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.sink import open_sink
+from live2diff_trt.runtime.source import TestPatternSource
+from live2diff_trt.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from live2diff_trt.benchmarks.compare import Comparison, Difference, Pair
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 _RESULTS = Path("benchmarks/results")
 _EXTRAS = "bench,cuda,export,onnxruntime"
+_LOOKS = 120
+"""How often a soak looks at its memory."""
 
 bench = typer.Typer(help="Measure a machine, compare two results, write the performance page.", no_args_is_help=True)
 
@@ -209,6 +218,52 @@ def quality(
     usual = read_options(baseline)
     measure_quality(results, point, bundle, plans, clip, usual, options, prompt=prompt, frames=frames)
     _finish(results, out)
+
+
+@bench.command()
+def soak(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long, from the first finished frame on.")] = 30.0,
+    limit: Annotated[float, typer.Option("--limit-mb", help="How much memory may grow, in 10⁶ bytes.")] = 50.0,
+    sink: Annotated[str, typer.Option("--output", "-o", help="Where frames go, as `run` names it.")] = "null",
+    pace: Annotated[PaceChoice, typer.Option(help="As `run` has it.")] = PaceChoice.all,
+    backend: Annotated[BackendOption, typer.Option(help="Who computes, as `run` has it.")] = BackendOption.auto,
+    plans: PlansOption = None,
+    threads: Annotated[int, typer.Option(min=0, help="Threads inside one of ONNX Runtime's operators.")] = 0,
+    record: Annotated[Path | None, typer.Option(help="JSON file for every sample.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file for memory over time.")] = None,
+) -> None:
+    """Stream the test pattern for a long time and watch the process's memory; exit 1 if it grows beyond the limit."""
+    try:
+        from live2diff_trt.benchmarks.plots import save_plot
+        from live2diff_trt.benchmarks.soak import soak as watch
+        from live2diff_trt.benchmarks.soak_record import draw_soak, write_soak
+    except ImportError as error:
+        raise _missing(error, "bench") from error
+    options = choose_backend(backend, bundle, OnnxRuntimeOptions(threads=threads), TensorRTOptions(plans=plans))
+    with Stream.open(bundle, prompt="a watercolour painting", options=options) as stream:
+        spec = stream.spec
+        source = TestPatternSource(spec.width, spec.height)
+        outgoing = open_sink(sink, width=spec.width, height=spec.height, frame_rate=source.frame_rate, overwrite=True)
+        found = watch(
+            stream,
+            source,
+            outgoing,
+            pace.value,
+            seconds=60 * minutes,
+            interval=60 * minutes / _LOOKS,
+            on_sample=lambda one: messages.print(
+                f"[dim]{one.seconds:7.1f} s[/]  {one.frames} frames, {one.resident_mb:.1f} MB", highlight=False
+            ),
+        )
+    grown = f"{found.growth_mb:+.1f} MB in {found.samples[-1].seconds / 60:.1f} minutes"
+    output.print(f"{grown}, {found.samples[-1].frames} frames", highlight=False)
+    if record is not None:
+        write_soak(record, found, spec)
+    if plot is not None:
+        save_plot(draw_soak(found, spec, limit), plot)
+    if found.growth_mb > limit:
+        raise typer.Exit(1)
 
 
 @bench.command()
