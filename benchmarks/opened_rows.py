@@ -29,6 +29,7 @@ from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 logger = logging.getLogger(__name__)
 
@@ -152,10 +153,10 @@ class OpenedRows:
     def _open(self, row: str) -> Pipeline:
         if row in TENSORRT_ROWS:
             options = tensorrt_options(row, self._place.plans)
-            return open_cuda_pipeline(self._bundle, self._spec, options, SEED, max_steps=self._spec.steps)
+            return open_cuda_pipeline(self._bundle, self._spec, options, SEED, room=StreamRoom(self._spec.steps))
         if row == ONNX_ROW:
             steps = self._spec.steps
-            return HostPipeline(self._bundle, self._spec, self._onnx_options(), SEED, max_steps=steps)
+            return HostPipeline(self._bundle, self._spec, self._onnx_options(), SEED, room=StreamRoom(steps))
         pipeline = TorchPipeline(self.networks, self._spec, PromptTokenizer(self._bundle))
         if row == "torch-compile":
             pipeline.compile()

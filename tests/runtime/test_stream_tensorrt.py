@@ -24,6 +24,7 @@ from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.paced_run import PacedRun
 from live2diff_trt.runtime.source import TestPatternSource
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.made_up_ends import KeepingSink
 
 pytestmark = pytest.mark.gpu
@@ -277,7 +278,7 @@ def test_a_session_allocates_what_was_estimated(tiny_bundle: Path, plans: Path, 
     options = TensorRTOptions(plans=plans, overlap=overlap)
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, options=options) as stream:
-        estimate = estimate_for(bundle, bundle.spec, options, max_steps=bundle.spec.steps)
+        estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(bundle.spec.steps))
         allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
     assert estimate is not None
     assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
