@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from operator import index
@@ -77,7 +77,7 @@ class Stream(ClosedAtEnd):
         similar_image_filter: SimilarImageFilter | None = None,
         rewarm_on_cut: SceneCut | None = None,
         guidance: Guidance = NO_GUIDANCE,
-        guidance_kinds: Collection[GuidanceKind] = (),
+        guidance_kinds: tuple[GuidanceKind, ...] = (),
         options: BackendOptions | None = None,
     ) -> Stream:
         """Open a bundle and make it ready for the first frame.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -78,7 +78,7 @@ class Bench:
         guidance: Guidance = NO_GUIDANCE,
         *,
         max_steps: int | None = None,
-        guidance_kinds: Collection[GuidanceKind] = (),
+        guidance_kinds: tuple[GuidanceKind, ...] = (),
         **options: Any,
     ) -> Stream:
         """Open a stream on the emulated GPU."""
