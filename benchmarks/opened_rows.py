@@ -15,7 +15,15 @@ from live2diff_trt.benchmarks.bench_frame import MOST_ERROR, compute_pictures, f
 from live2diff_trt.benchmarks.bench_unet import in_full_float32, release_memory
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
-from live2diff_trt.benchmarks.rows import ONNX_ROW, TENSORRT_ROWS, Label, choose_builders, label_of, tensorrt_options
+from live2diff_trt.benchmarks.rows import (
+    ONNX_ROW,
+    TENSORRT_ROWS,
+    Label,
+    choose_builders,
+    label_of,
+    onnxruntime_options,
+    tensorrt_options,
+)
 from live2diff_trt.benchmarks.torch_networks import TorchNetworks
 from live2diff_trt.benchmarks.torch_pipeline import TorchPipeline
 from live2diff_trt.benchmarks.unet_cases import HostUNetCase, SessionUNetCase, TorchUNetCase, UNetCase
@@ -165,7 +173,7 @@ class OpenedRows:
         return pipeline
 
     def _onnx_options(self) -> OnnxRuntimeOptions:
-        return OnnxRuntimeOptions(provider="cpu" if self._place.gpu is None else "cuda")
+        return onnxruntime_options(self._place.gpu)
 
     def _label(self, row: str) -> Label:
         return label_of(row, self._place.gpu)

@@ -128,6 +128,11 @@ class Stream(ClosedAtEnd):
         return self._pipeline.spec
 
     @property
+    def guidance(self) -> Guidance:
+        """The guidance in effect; of another kind than was set last while no frame came since that was computed."""
+        return self._pipeline.guidance
+
+    @property
     def full_ahead(self) -> int:
         """``run(ahead=…)`` of a source that never lets one wait, as a file: the backend is busy all the time."""
         return self._pipeline.full_ahead
