@@ -53,12 +53,13 @@ def open_cuda_pipeline(
         DeviceMemoryError: if the session would not fit; nothing was allocated then.
         SpecError: if the stream's window is not the one the kernels are compiled for.
     """
-    flavour, gpu, stored = find_plans(bundle, spec, options)
+    rows = StreamRows(spec.steps, guidance.kind)
+    flavour, gpu, stored = find_plans(bundle, rows, options)
     return open_session(bundle, spec, stored, flavour, gpu, options, seed, guidance, room=room)
 
 
-def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
-    """Choose the flavour for this GPU, and among the plans that were built for it those that suit the stream best."""
+def find_plans(bundle: Bundle, rows: StreamRows, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
+    """Choose the flavour for this GPU, and among the plans that were built for it those that suit the rows best."""
     gpu = require_gpu(options.device)
     flavour, reason = choose_flavour(options.flavour, gpu.compute_capability)
     logger.info("%s %s: %s", flavour.name, flavour.version, reason)
@@ -69,7 +70,7 @@ def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tu
         flavour.version,
         gpu.compute_capability,
         options.form,
-        options.rows or spec.steps,
+        options.rows or rows.count,
         options.refittable,
     )
     return flavour, gpu, store.open(_best_key(wanted, store.find(bundle.digest), options.rows is not None))
@@ -137,10 +138,10 @@ def _surround(
 
 
 def estimate_for(
-    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, *, room: StreamRoom
+    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
 ) -> MemoryEstimate | None:
     """Return what a session would take, or None where its plans were never opened on this GPU."""
-    _, gpu, stored = find_plans(bundle, spec, options)
+    _, gpu, stored = find_plans(bundle, StreamRows(spec.steps, guidance.kind), options)
     measured = stored.facts(gpu).load_measured()
     if "scratch_bytes" not in measured:
         return None

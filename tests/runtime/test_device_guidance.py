@@ -10,11 +10,12 @@ import pytest
 from live2diff_trt import Guidance, SceneCut, SimilarImageFilter, Stream, Transition
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.plan_manifest import Form
-from live2diff_trt.runtime.cuda_session import estimate_for
+from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.cuda_session import estimate_for, find_plans
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import FinishedFrame
 from live2diff_trt.runtime.guidance import GuidanceKind
-from live2diff_trt.runtime.stream_rows import StreamRoom
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from tests.runtime.emulated_bench import Bench, Use, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.test_cuda_pipeline import GRAIN_BYTES, assert_alike, pipeline_of
@@ -269,6 +270,16 @@ def test_a_kind_that_the_stream_was_not_opened_for_changes_nothing(bench: Bench,
 
     found = bench.device(refused, "split", guidance_kinds=("self",))
     assert all(same(found, bench.device(run(FRAMES), "split")))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_plans_are_chosen_by_all_rows(bench: Bench) -> None:
+    for rows in (2, 3):
+        bench.options("split", rows)
+    bundle, options = Bundle.open(bench.bundle), TensorRTOptions(plans=bench.root)
+    wanted = {StreamRows(2): 2, StreamRows(2, "initialize"): 3, StreamRows(2, "full"): 2, StreamRows(3, "full"): 3}
+    for streamed, rows in wanted.items():
+        assert find_plans(bundle, streamed, options)[2].manifest.key.rows == rows
 
 
 @by_the_unet
