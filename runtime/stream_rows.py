@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar, get_args
 
 from live2diff_trt.runtime.errors import ControlError
@@ -24,7 +25,7 @@ class StreamRows:
     steps: int
     kind: GuidanceKind = "none"
 
-    @property
+    @cached_property
     def negative_steps(self) -> tuple[int, ...]:
         """The denoising steps of the rows under the negative prompt."""
         return Guidance(self.kind).negative_steps(self.steps)
