@@ -52,7 +52,7 @@ def test_kernels_take_the_most_rows_that_there_may_be() -> None:
 def test_what_there_is_no_room_for_is_refused_with_the_remedy() -> None:
     room = StreamRoom.of(2, ("self",))
     for kind in ("none", "self"):
-        room.check(2, kind)  # type: ignore[arg-type]
+        room.check(2, kind)
     with pytest.raises(ControlError, match=r"room for 2 .* not for 3\. Open it with max_steps=3"):
         room.check(3, "self")
     with pytest.raises(ControlError, match=r"guidance_kinds=\('none', 'self', 'full'\), or use none or self"):
