@@ -44,6 +44,7 @@ class TimedPart:
         call_ms: in the control itself.
         intervals_ms: of each tick, from the end of the one before it until the frames that it delivers are there.
         delivered: how many frames each of them delivered.
+        repeats: whether each of them delivered nothing but repeated frames.
         steps, kind: T and the kind of guidance at its end.
     """
 
@@ -51,13 +52,20 @@ class TimedPart:
     call_ms: float
     intervals_ms: list[float] = field(default_factory=list)
     delivered: list[int] = field(default_factory=list)
+    repeats: list[bool] = field(default_factory=list)
     steps: int = 0
     kind: str = ""
 
     @property
     def usual_ms(self) -> float:
-        """The median interval of the part's second half, in which what was set has long been in effect."""
-        return float(np.median(self.intervals_ms[len(self.intervals_ms) // 2 :]))
+        """The median interval of the part's second half, in which what was set has long been in effect.
+
+        Ticks that computed nothing are left out, unless there are no others.
+        """
+        half = len(self.intervals_ms) // 2
+        settled = list(zip(self.intervals_ms[half:], self.repeats[half:], strict=True))
+        computed = [interval for interval, repeats in settled if not repeats]
+        return float(np.median(computed or [interval for interval, _ in settled]))
 
     @property
     def waits_ms(self) -> dict[int, float]:
@@ -119,6 +127,7 @@ def _time_part(stream: Stream, part: Part, shown: Sequence[Image], delivered: _D
         began, ended = ended, time.perf_counter()
         timed.intervals_ms.append((ended - began) * 1000)
         timed.delivered.append(len(finished))
+        timed.repeats.append(bool(finished) and all(frame.repeated for frame in finished))
         delivered.check(finished)
     timed.steps, timed.kind = stream.spec.steps, stream.guidance.kind
     return timed

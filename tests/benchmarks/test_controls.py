@@ -72,10 +72,12 @@ def test_the_results_are_a_results_file_and_a_table(results: ResultsFile, tmp_pa
 
 
 def test_a_tick_waited_that_took_longer_than_those_in_which_all_is_settled() -> None:
-    part = TimedPart("prompt", 0.1, [9.0, 2.0, 4.0, 2.1, 2.0, 1.9])
+    part = TimedPart("prompt", 0.1, [9.0, 2.0, 4.0, 2.1, 2.0, 1.9], repeats=[False] * 6)
     assert part.usual_ms == 2.0
     assert part.waits_ms == {0: 7.0, 2: 2.0}
-    assert TimedPart("pause", 0.0, [0.5, 0.01, 0.01]).waits_ms == {}
+    assert TimedPart("pause", 0.0, [0.5, 0.01, 0.01], repeats=[True] * 3).waits_ms == {}
+    skipping = TimedPart("filter", 0.0, [0.1, 0.1, 0.1, 2.0, 0.1, 2.2], repeats=[True] * 3 + [False, True, False])
+    assert (skipping.usual_ms, skipping.waits_ms) == (2.1, {})
 
 
 @pytest.mark.slow
