@@ -19,6 +19,7 @@ from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from tests.runtime.emulated_bench import Bench, Use, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.test_cuda_pipeline import GRAIN_BYTES, assert_alike, pipeline_of
+from tests.runtime.test_lanes import PACES
 from tests.runtime.test_stream_controls import give, paused_at, same, still
 from tests.runtime.test_stream_guidance import turn_to
 
@@ -238,6 +239,7 @@ def give_again(stream: Stream) -> list[FinishedFrame]:
 @pytest.mark.parametrize(("rows", "overlap"), [(1, True), (3, False)])
 def test_kinds_change_alike_on_the_gpu(bench: Bench, gpu: EmulatedGpu, form: Form, rows: int, overlap: bool) -> None:
     expected = bench.host(change_kinds)
+    gpu.keep_pace(PACES["by chance"])
     found = bench.device(change_kinds, form, rows, guidance_kinds=tuple(GUIDANCE), max_steps=3, overlap=overlap)
     assert_alike(found, expected, MOST_UNEQUAL)
     assert all(frame.image.std() > 1 for frame in found)
