@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt_control import PromptControl
 from live2diff_trt.runtime.prompt_state import PromptState
@@ -51,11 +52,11 @@ class Clip:
         self._queue.repeat(arrival)
         self.next_frame += 1
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Finish the frames that were submitted, and go on with other denoising steps. Numbers go on, too."""
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Finish the frames that were submitted, and go on with other rows. Numbers go on, too."""
         self.drain()
         self._prompt.project()
-        self._pipeline.change_steps(step_list)
+        self._pipeline.change_rows(step_list, guidance)
 
     def drain(self) -> None:
         """Finish the frames that were submitted. It changes no frame that follows."""

@@ -11,15 +11,16 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.frame import Image
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.tick_graphs import GraphsOfSteps
+from live2diff_trt.runtime.tick_graphs import GraphsOfRows
 from live2diff_trt.runtime.unet_session import UNetSession
 
 
@@ -33,7 +34,7 @@ class SessionParts:
         tokenizer: of the prompt.
         stages: autoencoder and depth.
         newest: the newest frames.
-        tick: the order of the work, at the denoising steps in effect.
+        tick: the order of the work, with the rows in effect.
         exchange: the way in and out.
     """
 
@@ -74,7 +75,7 @@ class CudaPipeline:
 
     Attributes:
         parts: what it consists of.
-        max_steps: how many denoising steps there is room for.
+        room: how many denoising steps, and which kinds of guidance, there is room for.
         guidance: in effect.
 
     Inside a tick the host computes integers and launches: what fetches them and the picture, one graph or, where lanes
@@ -83,19 +84,22 @@ class CudaPipeline:
     """
 
     def __init__(
-        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, max_steps: int
+        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
     ) -> None:
         self.spec = spec
-        self.max_steps = max_steps
+        self.room = room
         self.parts = parts
         self.set_seed(seed)
+        self._negative_prompt: str | None = None
         self.set_guidance(guidance)
+        self._rows = StreamRows(spec.steps, guidance.kind)
         self._batch = StreamBatch(spec.steps)
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
         # so no lane has to; graphs run only behind warm-up's fork.
-        parts.tick.enqueue(parts.memory.stream)
+        for kind in sorted(room.kinds):
+            parts.tick.with_rows(StreamRows(spec.steps, kind)).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
-        self._graphs = GraphsOfSteps(spec.steps, parts.tick.capture(parts.memory))
+        self._graphs = GraphsOfRows(self._rows, parts.tick.capture(parts.memory))
         self._is_warm = False
         self._closed = False
         self.reset()
@@ -132,22 +136,23 @@ class CudaPipeline:
         """Draw other noise, from the next tick on."""
         self.parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
 
-    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
-        """Capture the ticks of another T, while frames are on their way: nothing runs, and nothing is waited for."""
+    def prepare_rows(self, step_list: tuple[int, ...], kind: GuidanceKind) -> None:
+        """Capture the ticks of other rows, while frames are on their way: nothing runs, and nothing is waited for."""
         self._make_current()
-        spec = self.spec.with_step_list(step_list)
-        self._graphs.prepare(spec.steps, lambda: self.parts.tick.with_steps(spec).capture(self.parts.memory))
+        rows = StreamRows(len(step_list), kind)
+        self._graphs.prepare(rows, lambda: self.parts.tick.with_rows(rows).capture(self.parts.memory))
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Go on with denoising steps that were prepared, warmed up from the newest frames. Waits for the device."""
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Go on with rows that were prepared, warmed up from the newest frames. Waits for the device."""
         self._make_current()
         streamed = int(self.parts.unet.ring.window.counts[0])
         self.spec = self.spec.with_step_list(step_list)
-        self.parts = replace(self.parts, tick=self.parts.tick.with_steps(self.spec))
-        self.parts.unet.set_steps(self.spec)
-        self._graphs.take(self.spec.steps)
+        self._rows = StreamRows(len(step_list), guidance.kind)
+        self.parts = replace(self.parts, tick=self.parts.tick.with_rows(self._rows))
+        self.parts.unet.set_rows(self.spec, self._rows)
+        self.set_guidance(guidance)
+        self._graphs.take(self._rows)
         self._batch = StreamBatch(self.spec.steps)
-        self.parts.unet.ring.count_rows(self.spec.steps)
         self.parts.unet.ring.reset(self.parts.memory)
         if self._is_warm:
             self._warm_up_again(streamed)
@@ -164,10 +169,15 @@ class CudaPipeline:
         lanes.fork()
 
     def set_guidance(self, guidance: Guidance) -> None:
-        """Guide by another scale or delta, from the next tick on."""
+        """Guide by another scale, delta or negative prompt, from the next tick on. Nothing is waited for."""
         self.guidance = guidance
-        if guidance.has_origins:
+        if guidance.kind != "none":
             self.parts.exchange.set_guidance(guidance)
+        if guidance.asks_the_unet and guidance.negative_prompt != self._negative_prompt:
+            self._make_current()
+            token_ids = self.parts.tokenizer.tokenize_negative(guidance.negative_prompt)
+            self.parts.unet.conditions.set_negative_prompt(token_ids)
+            self._negative_prompt = guidance.negative_prompt
 
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""
@@ -211,10 +221,10 @@ class CudaPipeline:
         else:
             slot = exchange.bring_in(image)
             self._batch.enter(frame)
-        slot.record.write_rows(self._batch.frames, window.view())
+        slot.record.write_rows(self._rows.spread(self._batch.frames), window.view())
         exchange.fetch(slot)
         self._graphs.launch()
-        window.advance(self._batch.active)
+        window.advance(self._rows.spread(self._batch.active))
         finished = self._batch.advance()
         if finished is None:
             exchange.finish(slot, lanes.decode)

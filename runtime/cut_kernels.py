@@ -40,8 +40,9 @@ class CutKernels:
         memory: where to allocate.
         spec: the stream.
         split: the cuts.
+        rows: the most of a launch.
         constants: initialiser → its values.
-        crossing: every crossing tensor, with room for the warm-up's rows.
+        crossing: every crossing tensor, with room for the rows of a tick and of warm-up.
         ring: read and written in place by temporal attention.
         conditions: what is hoisted.
         parameters: the tick's parameters on the device, uint8.
@@ -53,6 +54,7 @@ class CutKernels:
         kernels: Kernels,
         spec: StreamSpec,
         split: UNetSplit,
+        rows: int,
         constants: Constants,
         crossing: Mapping[str, DeviceTensor],
         ring: DeviceKvRing,
@@ -65,7 +67,7 @@ class CutKernels:
         self._ring = ring
         self._conditions = conditions
         self._parameters = parameters
-        self._constants = _upload(memory, kernel_layout(split, constants, spec), constants)
+        self._constants = _upload(memory, kernel_layout(split, constants, spec, rows), constants)
 
     def tick(self, stream: Stream, cut: Cut, rows: int) -> None:
         """Compute a cut for the rows of a tick; temporal attention writes the new slots into the ring, in place."""
@@ -76,13 +78,13 @@ class CutKernels:
         else:
             self._run(stream, cut, rows, self._conditions.tick_rows)
 
-    def warm_up(self, stream: Stream, cut: Cut, step: int) -> None:
-        """Compute a cut for the warm-up frames at a denoising step; the sink of that step's row is filled in place."""
+    def warm_up(self, stream: Stream, cut: Cut, row: int) -> None:
+        """Compute a cut for the warm-up frames at a row's step, under its prompt; its sink is filled in place."""
         rows = self._spec.sink
         if isinstance(cut, TemporalAttentionCut):
-            self._kernels.warm_up_attention(stream, **self._temporal(cut, rows), row=step, heads=self._spec.heads)
+            self._kernels.warm_up_attention(stream, **self._temporal(cut, rows), row=row, heads=self._spec.heads)
         else:
-            self._run(stream, cut, rows, lambda name: self._conditions.warm_up_rows(name, step))
+            self._run(stream, cut, rows, lambda name: self._conditions.warm_up_rows(name, row))
 
     def _run(self, stream: Stream, cut: Cut, rows: int, hoisted: Callable[[str], DeviceTensor]) -> None:
         """Compute what does not look at other frames; a view computes nothing."""
@@ -122,10 +124,10 @@ class CutKernels:
         return replace(tensor, shape=(rows, math.prod(positions), channels))
 
 
-def kernel_layout(split: UNetSplit, constants: Constants, spec: StreamSpec) -> BlockLayout:
-    """Return where the constants lie, and the workspace."""
+def kernel_layout(split: UNetSplit, constants: Constants, spec: StreamSpec, rows: int) -> BlockLayout:
+    """Return where the constants lie, and the workspace for as many as ``rows`` rows."""
     groups = max((cut.groups for cut in _group_norms(split)), default=1)
-    workspace = group_norm_workspace(spec.sink, groups)
+    workspace = group_norm_workspace(rows, groups)
     return BlockLayout(
         {
             **{name: TensorLayout(constants[name].shape, spec.dtype) for name in split.constants},
