@@ -35,15 +35,19 @@ on_and_off = pytest.mark.parametrize("overlap", [False, True], ids=["one stream"
 
 
 @pytest.fixture(scope="module")
-def plans(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Plans of both forms, for two rows."""
-    root = tmp_path_factory.mktemp("plans")
+def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture
+def plans(tiny_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
+    """Plans for two rows, of the form that a test is for, or split; built for the first that wants them."""
+    call = getattr(request.node, "callspec", None)
+    form: Form = "split" if call is None else call.params.get("form", "split")
     gpu = require_gpu(0).compute_capability
     flavour, _ = choose_flavour("auto", gpu)
-    forms: tuple[Form, ...] = ("split", "whole")
-    for form in forms:
-        build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(root), BuildOptions(gpu, gpu, form, rows=2))
-    return root
+    build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(plans_root), BuildOptions(gpu, gpu, form, rows=2))
+    return plans_root
 
 
 def pictures(count: int, size: tuple[int, int] = (60, 80)) -> list[Image]:
@@ -221,7 +225,8 @@ def test_steps_change_in_mid_stream_as_on_the_cpu(tiny_bundle: Path, plans: Path
 
     on_gpu = stream_with(TensorRTOptions(form=form, plans=plans, overlap=overlap))
     assert [frame.index for frame in on_gpu] == list(range(30))
-    assert max(differences(on_gpu, stream_with(None))) < 1.5
+    # A change that came a frame too early or too late would be off by 10 levels and more.
+    assert max(differences(on_gpu, stream_with(None))) < 3
 
 
 def test_a_prompt_and_a_seed_that_change_while_frames_are_on_their_way_act_on_the_same_tick(
