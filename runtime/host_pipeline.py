@@ -46,6 +46,7 @@ class HostPipeline:
         seed: of the noise.
         guidance: whose kind stays.
         max_steps: the most denoising steps that it may be changed to. On the host, room is made when they are.
+        graphs: the bundle's, if other pipelines share them; None: this one opens its own.
 
     Attributes:
         guidance: in effect.
@@ -60,8 +61,9 @@ class HostPipeline:
         guidance: Guidance = NO_GUIDANCE,
         *,
         max_steps: int,
+        graphs: OnnxGraphs | None = None,
     ) -> None:
-        graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
+        graphs = graphs or OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
         self.max_steps = max_steps
         self.guidance = guidance
