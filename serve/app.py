@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from live2diff_trt.serve.settings import Limits, ServeSettings
 logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+PAGE_FILES = {"/": PAGE / "index.html", **{f"/{file.name}": file for file in sorted(PAGE.iterdir())}}
 CONTROL_SECONDS = 30.0
 """A control waits for the frame at work, and for the turn of other sessions."""
 
@@ -156,8 +156,15 @@ async def open_session(socket: WebSocket) -> None:
     await serve_session(socket, socket.app.state.hall)
 
 
+def _give(file: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def give(_: Request) -> Response:
+        return FileResponse(file)
+
+    return give
+
+
 for _path, _file in PAGE_FILES.items():
-    _router.add_api_route(_path, lambda file=_file: FileResponse(PAGE / file), include_in_schema=False)
+    _router.add_route(_path, _give(_file), include_in_schema=False)
 
 
 async def _answer_problem(_: Request, error: Exception) -> JSONResponse:
