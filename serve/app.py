@@ -86,6 +86,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _OF_A_SESSION: dict[int | str, dict[str, Any]] = {
     **_PROBLEMS,
     404: {"model": Problem, "description": "There is no such session"},
+    "4XX": {"model": Problem, "description": "The request is none"},
 }
 _TO_A_SESSION: dict[int | str, dict[str, Any]] = {
     **_OF_A_SESSION,

@@ -19,3 +19,7 @@ class SessionError(Live2DiffError):
 
 class LineFullError(Live2DiffError):
     """Every seat is taken, and so is every place in the line."""
+
+
+class StreamBrokenError(Live2DiffError):
+    """A session's stream ended by an error that nobody foresaw: a fault of ours."""

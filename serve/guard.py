@@ -58,9 +58,16 @@ class Guard:
             return
         try:
             self._check(scope, Headers(scope=scope))
-            await self._app(scope, self._bound(scope, receive), _with_headers(send))
         except Refusal as refusal:
             await _answer(scope, send, refusal)
+            return
+        if scope["type"] == "websocket":  # uvicorn bounds its messages
+            await self._app(scope, receive, send)
+            return
+        body = BoundedBody(receive, self._limits.body_bytes)
+        await self._app(scope, body.receive, body.only_if_bounded(_with_headers(send)))
+        if body.is_too_large:
+            await _answer(scope, send, _too_large(self._limits.body_bytes))
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         self._check_host(headers)
@@ -90,21 +97,39 @@ class Guard:
             return
         raise Refusal(401, "the token is missing or wrong", "Use the address that the server showed when it started")
 
-    def _bound(self, scope: Scope, receive: Receive) -> Receive:
-        """Bodies may come without their length; uvicorn bounds messages of WebSockets."""
-        if scope["type"] == "websocket":
-            return receive
-        left = self._limits.body_bytes
 
-        async def receive_bounded() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
-                raise _too_large(self._limits.body_bytes)
-            return message
+class BoundedBody:
+    """The body of a request that did not say how long it is.
 
-        return receive_bounded
+    Args:
+        receive: gives it.
+        most: bytes.
+
+    Attributes:
+        is_too_large: whether more came; the application was then told that the client has gone.
+    """
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._left = receive, most
+        self.is_too_large = False
+
+    async def receive(self) -> Message:
+        """Return the next message of the request."""
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.is_too_large = True
+            return {"type": "http.disconnect"}
+        return message
+
+    def only_if_bounded(self, send: Send) -> Send:
+        """Return a way for the application's answer that loses it if the body is too large."""
+
+        async def send_if_bounded(message: Message) -> None:
+            if not self.is_too_large:
+                await send(message)
+
+        return send_if_bounded
 
 
 def _sent_token(headers: Headers) -> str:

@@ -26,7 +26,7 @@ CLOCK = 90_000
 """Of video over RTP, in Hz."""
 # What aiortc's parser raises where a description is none, beside its own errors.
 _MALFORMED = (
-    ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError,
     InvalidAccessError, InvalidStateError, OperationError,
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.runtime.shared_engine import SharedEngine
-from live2diff_trt.serve.errors import SessionError
+from live2diff_trt.serve.errors import SessionError, StreamBrokenError
 from live2diff_trt.serve.inbox import IncomingFrame, Reply
 from live2diff_trt.serve.lobby import Lobby
 from live2diff_trt.serve.messages import Message, State, Status, Way
@@ -38,6 +38,7 @@ class Session:
     Attributes:
         name: that nobody guesses.
         place: in the line; 0: on a seat.
+        way: by which pictures go out.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Session:
         self._stream: VisitorStream | None = None
         self._ended = asyncio.Event()
         self._show: Show | None = None
-        self._way: Way = "none"
+        self.way: Way = "none"
         self._recent = RecentFrames()
         self._frames_out = self._dropped_on_the_way_out = self._dropped_over_rate = 0
         self._frame_rate = TokenBucket(limits.frames_per_second, limits.frames_per_second)
@@ -101,7 +102,7 @@ class Session:
 
     def show_by(self, way: Way, show: Show) -> None:
         """Let pictures go out by a way from now on: the one by which the last frame or offer came."""
-        self._way, self._show = way, show
+        self.way, self._show = way, show
 
     def put_frame(self, frame: IncomingFrame) -> None:
         """Take a frame, unless there is no seat yet, or too many come."""
@@ -161,7 +162,7 @@ class Session:
             state=self._state(),
             place=self.place,
             waiting=self._lobby.waiting,
-            way=self._way,
+            way=self.way,
             fps=round(self._recent.frames_per_second(), 1),
             latency_ms_p50=self._recent.percentile_ms(50),
             latency_ms_p99=self._recent.percentile_ms(99),
@@ -211,6 +212,10 @@ class Session:
     def _raise_error(self, error: BaseException | None) -> None:
         if error is not None:
             self._metrics.sessions_failed.inc()
+        if isinstance(error, Live2DiffError):
             raise error
+        if error is not None:
+            logger.error("the stream of session %s broke off", self.name[:6], exc_info=error)
+            raise StreamBrokenError("the stream broke off by a fault of the server", "Look into its log") from error
         if self._error is not None:
             raise self._error

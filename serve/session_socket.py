@@ -87,14 +87,16 @@ class SessionSocket:
             if not self._message_rate.take():
                 raise SessionError("too many messages came at once", "Send fewer, and no more than you read")
             if received.get("bytes") is not None:
-                self._take_frame(received["bytes"])
+                await self._take_frame(received["bytes"])
             else:
                 self._take_text(received.get("text") or "")
 
-    def _take_frame(self, data: bytes) -> None:
+    async def _take_frame(self, data: bytes) -> None:
         if len(data) <= NUMBER.size:
             raise SessionError(f"a picture has {len(data)} bytes", "Send 4 bytes of its number, then a JPEG file")
         (number,) = NUMBER.unpack_from(data)
+        if self._session.way == "webrtc":
+            await self._hall.close_peer(self._session)
         self._session.show_by("websocket", self._show)
         decode = partial(decode_jpeg, data[NUMBER.size :], self._hall.limits.source_pixels)
         self._session.put_frame(IncomingFrame(decode, number, time.monotonic()))

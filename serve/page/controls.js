@@ -54,7 +54,7 @@ export class Controls {
     });
     for (const id of ["similar", "threshold"]) find(id).addEventListener("change", () => this.useFilter());
     find("threshold").addEventListener("input", () => {
-      find("threshold-value").value = `as of ${Number(find("threshold").value)}`;
+      find("threshold-value").value = find("threshold").value;
     });
     find("cuts").addEventListener("change", () => {
       const enabled = find("cuts").checked;

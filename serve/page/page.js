@@ -25,7 +25,7 @@ async function learn() {
   }
   find("token-form").hidden = true;
   note("");
-  document.documentElement.style.setProperty("--aspect", `${stream.width} / ${stream.height}`);
+  document.documentElement.style.setProperty("--ratio", stream.width / stream.height);
   find("facts").textContent = `${stream.width}×${stream.height}, ${stream.step_list.length} denoising steps`;
   if (!stream.webrtc) find("way").querySelector("[value=webrtc]").remove();
   controls.begin(stream);
