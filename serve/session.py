@@ -160,7 +160,7 @@ class Session:
         stream = self._stream
         return Status(
             state=self._state(),
-            place=self.place,
+            place=0 if self.is_seated else max(1, self.place),
             waiting=self._lobby.waiting,
             way=self.way,
             fps=round(self._recent.frames_per_second(), 1),

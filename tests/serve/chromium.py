@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,7 +51,8 @@ class Chromium:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        self._socket = self._connect()
+        self._opened = ExitStack()
+        self._socket = self._opened.enter_context(self._connect())
         self._ids = itertools.count(1)
         self.console: list[str] = []
 
@@ -60,19 +62,20 @@ class Chromium:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._opened.close()
         self._process.terminate()
         self._process.wait(10)
         self._log.close()
 
-    def open(self, address: str, width: int = 1280, height: int = 1080) -> Tab:
-        """Open an address in a tab of its own."""
+    def open(self, address: str, width: int = 1280, height: int = 1080, script: str = "") -> Tab:
+        """Open an address in a tab of its own, where a script runs before the page's."""
         target = self.call("Target.createTarget", {"url": "about:blank", "newWindow": True})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         tab = Tab(self, target, session)
         for domain in ("Page", "Runtime", "Log"):
             tab.call(f"{domain}.enable")
         tab.resize(width, height)
+        tab.call("Page.addScriptToEvaluateOnNewDocument", {"source": script})
         tab.call("Page.navigate", {"url": address})
         tab.wait_for("document.readyState === 'complete'")
         return tab

@@ -141,6 +141,7 @@ class Visitor:
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
+        self.sent: dict[int, Image | bytes] = {}
         self._unseen: deque[tuple[int, bytes]] = deque()
         self.welcome = self.hear("welcome")
         self.name = self.welcome["session"]
@@ -180,31 +181,21 @@ class Visitor:
     def send_frame(self, image: Image | bytes) -> int:
         data = image if isinstance(image, bytes) else encode_jpeg(image)
         number, self._next = self._next, self._next + 1
+        self.sent[number] = image
         self.socket.send(NUMBER.pack(number) + data)
         return number
 
-    def see(self) -> tuple[int, bytes]:
-        """Return the next picture, its number and file, and say that it came."""
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            message = self._unseen.popleft() if self._unseen else self.receive()
-            if isinstance(message, tuple):
-                self.say(type="shown", frame=message[0])
-                return message
-            assert message["type"] != "error", message
-        raise AssertionError("no picture came")
-
-    def stream(self, image: Image) -> bytes:
-        """Send one picture until it comes out, and so until the stream is warm; return its file."""
+    def stream(self, image: Image) -> tuple[int, bytes]:
+        """Send one picture again and again until any comes out; return that one's number and file."""
         for _ in range(400):
             self.send_frame(image)
             try:
-                message = self.receive(0.03)
+                message = self._unseen.popleft() if self._unseen else self.receive(0.03)
             except TimeoutError:
                 continue
             if isinstance(message, tuple):
                 self.say(type="shown", frame=message[0])
-                return message[1]
+                return message
             assert message["type"] != "error", message
         raise AssertionError("no picture came")
 

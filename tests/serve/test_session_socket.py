@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from live2diff_trt.engine.errors import BackendError
-from live2diff_trt.runtime.frame import Image
 from live2diff_trt.serve.jpeg import decode_jpeg
 from live2diff_trt.serve.settings import Limits
 from tests.serve.conftest import Serve
@@ -23,15 +22,11 @@ def test_pictures_come_back_with_the_number_they_were_sent_with(server: RunningS
         visitor.wait_for_state("warming up")
         visitor.stream(picture())
         visitor.wait_for_state("streaming")
-        sent: dict[int, Image] = {}
-        compared = 0
-        while compared < 5:
-            colour = picture(20 * len(sent) % 250, 100, 90)
-            sent[visitor.send_frame(colour)] = colour
-            number, file = visitor.see()
-            if number in sent:
-                assert np.abs(decode_jpeg(file, 64 * 64).astype(int) - sent[number]).max() < 12
-                compared += 1
+        for red in range(0, 250, 50):
+            number, file = visitor.stream(picture(red, 100, 90))
+            sent = visitor.sent[number]
+            assert not isinstance(sent, bytes)
+            assert np.abs(decode_jpeg(file, 64 * 64).astype(int) - sent).max() < 12
 
 
 def test_a_status_tells_rates_and_latency(server: RunningServer) -> None:
@@ -237,10 +232,7 @@ def test_a_slow_reader_gets_the_newest_and_holds_up_nobody(server: RunningServer
         quick.stream(picture())
         status = slow.hear("status", lambda status: status["frames_in"] == 60)
         assert status["frames_out"] <= 3  # no more than may be unseen
-        pictures = []
-        while len(pictures) < 5:
-            slow.send_frame(picture())
-            pictures.append(slow.see()[0])
+        pictures = [slow.stream(picture())[0] for _ in range(5)]
         assert pictures == sorted(pictures)
         assert pictures[-1] >= 50  # what lay between was dropped
 
