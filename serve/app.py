@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
 
 from live2diff_trt import __version__
 from live2diff_trt.bundle.errors import Live2DiffError
@@ -64,6 +65,7 @@ def create_app(engine: SharedEngine, settings: ServeSettings, limits: Limits | N
     app.include_router(_router)
     app.add_exception_handler(Live2DiffError, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_refusal)
     app.add_middleware(Guard, settings=settings, limits=limits)
     return app
 
@@ -90,9 +92,9 @@ _OF_A_SESSION: dict[int | str, dict[str, Any]] = {
 }
 _TO_A_SESSION: dict[int | str, dict[str, Any]] = {
     **_OF_A_SESSION,
-    409: {"model": Problem, "description": "It has no seat yet, is over, or is asked too much"},
+    409: {"model": Problem, "description": "It can't do that, or not now: nothing was changed"},
     413: {"model": Problem, "description": "The request is too large"},
-    422: {"model": Problem, "description": "That is not valid; nothing was changed"},
+    422: {"model": Problem, "description": "That is not valid: nothing was changed"},
 }
 _token = Depends(HTTPBearer(auto_error=False, description="Needed if the server was started with a token"))
 
@@ -180,6 +182,13 @@ async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
     return _problem(422, f"{place}: {first['msg']}"[:300], "Send what /openapi.json describes")
 
 
+async def _answer_refusal(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    answer = _problem(error.status_code, str(error.detail), "Send what /openapi.json describes")
+    answer.headers.update(error.headers or {})
+    return answer
+
+
 def _problem(code: int, problem: str, remedy: str) -> JSONResponse:
     return JSONResponse(Problem(type="error", problem=problem, remedy=remedy).model_dump(), code)
 
@@ -187,4 +196,6 @@ def _problem(code: int, problem: str, remedy: str) -> JSONResponse:
 def _status_of(error: Live2DiffError) -> int:
     if isinstance(error, SessionError):
         return 404 if error.problem.startswith("there is no such") else 409
-    return 422 if isinstance(error, ControlError | OfferError) else 500
+    if isinstance(error, ControlError):
+        return 409
+    return 422 if isinstance(error, OfferError) else 500

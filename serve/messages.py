@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from live2diff_trt.bundle.schedule import MOST_STEPS
 from live2diff_trt.runtime.prompt_blend import Interpolation, Unit
@@ -13,6 +13,14 @@ from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
 MOST_PROMPTS = 8
 LONGEST_PROMPT = 1000
 """Characters."""
+
+
+def _as_whole(value: object) -> object:
+    """Return JSON's 7.0 as the integer that it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_as_whole)]
 
 
 class Message(BaseModel):
@@ -49,14 +57,14 @@ class SetSeed(Message):
     """The seed of the noise."""
 
     type: Literal["seed"]
-    seed: int = Field(ge=0, lt=2**53)  # what every JSON reader keeps exactly
+    seed: Whole = Field(ge=0, lt=2**53)  # what every JSON reader keeps exactly
 
 
 class SetStepList(Message):
     """Denoising steps, noisiest first: rising indices into LCM's timesteps."""
 
     type: Literal["step_list"]
-    step_list: list[Annotated[int, Field(ge=0, le=999)]] = Field(min_length=1, max_length=MOST_STEPS)
+    step_list: list[Annotated[Whole, Field(ge=0, le=999)]] = Field(min_length=1, max_length=MOST_STEPS)
 
 
 class SetStrength(Message):
@@ -72,7 +80,7 @@ class SetSimilarImageFilter(Message):
     type: Literal["similar_image_filter"]
     enabled: bool
     threshold: float = Field(default=SimilarImageFilter.threshold, ge=0, lt=1)
-    maximum_skipped: int = Field(default=SimilarImageFilter.maximum_skipped, ge=1, le=1000)
+    maximum_skipped: Whole = Field(default=SimilarImageFilter.maximum_skipped, ge=1, le=1000)
 
 
 class SetRewarmOnCut(Message):
@@ -111,7 +119,7 @@ class Shown(Message):
     """A picture came: the next one may be sent. Only WebSocket and JPEG need it."""
 
     type: Literal["shown"]
-    frame: int = Field(ge=0, lt=2**32)
+    frame: Whole = Field(ge=0, lt=2**32)
 
 
 FromVisitor = Annotated[Control | Shown, Field(discriminator="type")]

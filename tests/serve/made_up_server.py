@@ -130,7 +130,7 @@ class RunningServer:
     @contextmanager
     def visit(self, **options: Any) -> Iterator[Visitor]:
         with self.visit_unwelcomed(**options) as socket:
-            yield Visitor(socket)
+            yield Visitor(self, socket)
 
     def visit_unwelcomed(self, **options: Any) -> ClientConnection:
         return connect(f"ws://127.0.0.1:{self.port}/api/session", max_size=None, max_queue=None, **options)
@@ -139,8 +139,8 @@ class RunningServer:
 class Visitor:
     """One WebSocket session."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
+    def __init__(self, server: RunningServer, socket: ClientConnection) -> None:
+        self.server, self.socket = server, socket
         self.sent: dict[int, Image | bytes] = {}
         self._unseen: deque[tuple[int, bytes]] = deque()
         self.welcome = self.hear("welcome")

@@ -51,7 +51,7 @@ def test_a_session_is_seen_and_changed_by_who_knows_its_name(server: RunningServ
         }
         assert engine.pipelines[0].seeds == [9]
         refused = server.post(f"{path}/controls", {"type": "step_list", "step_list": [9, 3]})
-        assert refused.status_code == 422
+        assert refused.status_code == 409
         assert "does not rise" in refused.json()["problem"]
         assert server.post(f"{path}/controls", {"type": "pause"}).status_code == 200
         visitor.hear("status", lambda status: status["state"] == "paused")

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.runtime.shared_engine import SharedEngine, open_shared_engine
@@ -71,8 +72,8 @@ def shared(request: pytest.FixtureRequest) -> Iterator[SharedEngine]:
 def still(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A camera that shows one frame of a real clip: what changes in the result is not the camera's doing."""
     path = tmp_path_factory.mktemp("camera") / "still.mjpeg"
-    with av.open(find_clip("bikes.mp4")) as clip:
-        frame = next(frame for frame in clip.decode(video=0) if frame.time and frame.time > 1)
+    with av.open(find_clip("bigbuckbunny.mp4")) as clip:
+        frame = next(frame for frame in clip.decode(video=0) if frame.time and frame.time > 3)
     path.write_bytes(encode_jpeg(as_rgb(frame)) * 30)
     return path
 
@@ -121,11 +122,13 @@ def keep(tab: Tab, name: str) -> None:
     """Keep a picture of the page for the docs, if that is asked for."""
     if PICTURES:
         tab.screenshot(Path(PICTURES) / name)
+        with Image.open(Path(PICTURES) / name) as picture:
+            picture.quantize(200).save(Path(PICTURES) / name, optimize=True)
 
 
 def test_video_goes_in_and_comes_out_changed(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
     server = serve(shared, prompt="a watercolour fox")
-    tab = chromium.open(server.address)
+    tab = chromium.open(server.address, width=1140, height=1020)
     start_camera(tab)
     wait_for_video(tab)
     assert "WebRTC" in tab.text("#facts")
@@ -138,6 +141,7 @@ def test_video_goes_in_and_comes_out_changed(chromium: Chromium, serve: Serve, s
     keep(tab, "page.png")
     log.info("%s FPS, latency p50 %s ms, p99 %s ms; %s", *map(tab.text, ("#fps", "#p50", "#p99", "#facts")))
     tab.resize(390, 844, mobile=True)
+    time.sleep(0.5)
     keep(tab, "page-phone.png")
     tab.close()
 
