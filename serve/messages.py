@@ -20,7 +20,10 @@ def _as_whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_as_whole)]
+Seed = Annotated[int, Field(ge=0, lt=2**53), BeforeValidator(_as_whole)]  # what every JSON reader keeps exactly
+Step = Annotated[int, Field(ge=0, le=999), BeforeValidator(_as_whole)]
+FrameNumber = Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_as_whole)]
+FrameCount = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_as_whole)]
 
 
 class Message(BaseModel):
@@ -57,14 +60,14 @@ class SetSeed(Message):
     """The seed of the noise."""
 
     type: Literal["seed"]
-    seed: Whole = Field(ge=0, lt=2**53)  # what every JSON reader keeps exactly
+    seed: Seed
 
 
 class SetStepList(Message):
     """Denoising steps, noisiest first: rising indices into LCM's timesteps."""
 
     type: Literal["step_list"]
-    step_list: list[Annotated[Whole, Field(ge=0, le=999)]] = Field(min_length=1, max_length=MOST_STEPS)
+    step_list: list[Step] = Field(min_length=1, max_length=MOST_STEPS)
 
 
 class SetStrength(Message):
@@ -80,7 +83,7 @@ class SetSimilarImageFilter(Message):
     type: Literal["similar_image_filter"]
     enabled: bool
     threshold: float = Field(default=SimilarImageFilter.threshold, ge=0, lt=1)
-    maximum_skipped: Whole = Field(default=SimilarImageFilter.maximum_skipped, ge=1, le=1000)
+    maximum_skipped: FrameCount = SimilarImageFilter.maximum_skipped
 
 
 class SetRewarmOnCut(Message):
@@ -119,7 +122,7 @@ class Shown(Message):
     """A picture came: the next one may be sent. Only WebSocket and JPEG need it."""
 
     type: Literal["shown"]
-    frame: Whole = Field(ge=0, lt=2**32)
+    frame: FrameNumber
 
 
 FromVisitor = Annotated[Control | Shown, Field(discriminator="type")]
