@@ -8,13 +8,22 @@ FIND_CLIP := import importlib.metadata as m; print(next(f.locate() for f in m.fi
 PROMPT ?= a watercolour painting
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test test-browser lint types unit clean
 
 demo: $(VENV)/installed bundles/tiny/manifest.json
 	$(BIN)/live2diff-trt run bundles/tiny --input "$$($(BIN)/python -c "$(FIND_CLIP)")" \
 		--output demo.mp4 --prompt "$(PROMPT)" --overwrite
 
 test: lint types unit
+
+# The page in a real browser, with its fake camera: needs Chromium (`apt-get install chromium`, or CHROMIUM=/path/to/it).
+# PICTURES=docs/pictures writes the log and the pictures that the docs show.
+test-browser: export LIVE2DIFF_BROWSER_BUNDLE := bundles/tiny
+test-browser: export LIVE2DIFF_PICTURES := $(PICTURES)
+test-browser: $(VENV)/installed bundles/tiny/manifest.json
+	@command -v $${CHROMIUM:-chromium} >/dev/null || command -v chromium-browser google-chrome >/dev/null || { \
+		echo "make test-browser needs Chromium: apt-get install chromium, or CHROMIUM=/path/to/it"; exit 1; }
+	$(BIN)/pytest -m browser tests/serve
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from live2diff_trt.cli.doctor import doctor
 from live2diff_trt.cli.evaluate import evaluate
 from live2diff_trt.cli.export import export
 from live2diff_trt.cli.run import run
+from live2diff_trt.cli.serve import serve
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(export)
 app.command()(build)
 app.command()(run)
+app.command()(serve)
 app.command()(evaluate)
 app.command()(conformance)
 app.command()(doctor)

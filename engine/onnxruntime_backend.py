@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -40,7 +41,10 @@ class OnnxRuntimeOptions:
 
 
 class OnnxGraph:
-    """One graph of a bundle, ready to run. Inputs and outputs are host arrays, bound by name."""
+    """One graph of a bundle, ready to run. Inputs and outputs are host arrays, bound by name.
+
+    It keeps nothing of a run, so several threads may run it at once.
+    """
 
     def __init__(self, session: Any, signature: GraphSignature, errors: tuple[type[Exception], ...]) -> None:
         self._session = session
@@ -65,7 +69,10 @@ class OnnxGraph:
 
 
 class OnnxGraphs:
-    """Opens graphs of a folder: a bundle's, or those that conformance exports."""
+    """Opens graphs of a folder: a bundle's, or those that conformance exports.
+
+    It owns what it opened by name: who opens a graph again shares it, weights and all. Several threads may open.
+    """
 
     def __init__(self, folder: Path, signatures: Iterable[GraphSignature], options: OnnxRuntimeOptions) -> None:
         self._folder = folder
@@ -73,20 +80,21 @@ class OnnxGraphs:
         self._runtime = _import_onnxruntime()
         self._errors = _error_classes()
         self._signatures = {signature.name: signature for signature in signatures}
+        self._opened: dict[str, OnnxGraph] = {}
+        self._opening = Lock()
         self._prepare_provider()
 
     def open(self, name: str) -> OnnxGraph:
-        """Open a graph by its signature's name.
+        """Open a graph by its signature's name, or return it if it is open already.
 
         Raises:
             BundleError: if ONNX Runtime can't read the graph.
             BackendError: if the provider that was asked for does not start.
         """
-        from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph  # needs onnx, which few commands do
-
-        signature = self._signatures[name]
-        path = self._folder / signature.file
-        return self._open(read_adapted_graph(path), signature, str(path))
+        with self._opening:
+            if name not in self._opened:
+                self._opened[name] = self._open_file(self._signatures[name])
+            return self._opened[name]
 
     def open_model(self, model: ModelProto, signature: GraphSignature) -> OnnxGraph:
         """Open a graph that has no file, whose weights are the folder's; raises what ``open`` does.
@@ -96,6 +104,12 @@ class OnnxGraphs:
         from live2diff_trt.engine.onnxruntime_graph import adapt_graph
 
         return self._open(adapt_graph(model), signature, f"{signature.name} of {self._folder}")
+
+    def _open_file(self, signature: GraphSignature) -> OnnxGraph:
+        from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph  # needs onnx, which few commands do
+
+        path = self._folder / signature.file
+        return self._open(read_adapted_graph(path), signature, str(path))
 
     def _open(self, model: bytes, signature: GraphSignature, origin: str) -> OnnxGraph:
         try:

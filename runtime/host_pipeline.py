@@ -47,6 +47,7 @@ class HostPipeline:
         seed: of the noise.
         guidance: of the first frames.
         room: for what it may be changed to. On the host, it is made when it is.
+        graphs: the bundle's, if other pipelines share them; None: this one opens its own.
 
     Attributes:
         guidance: in effect.
@@ -61,8 +62,9 @@ class HostPipeline:
         guidance: Guidance = NO_GUIDANCE,
         *,
         room: StreamRoom,
+        graphs: OnnxGraphs | None = None,
     ) -> None:
-        graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
+        graphs = graphs or OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
         self.room = room
         self.guidance = guidance

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("bundle", "engine", "kernels", "runtime", "evaluation", "cli")
+ROOMS = ("bundle", "engine", "kernels", "runtime", "serve", "evaluation", "cli")
 ABSENT = ("torch", "diffusers", "transformers", "onnxscript", "tensorrt", "tensorrt_rtx", "skvideo", "pytest")
 
 
@@ -40,7 +40,7 @@ def declared_distributions(extra: str) -> set[str]:
 def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of links to the declared distributions and to our own rooms, and to nothing else."""
     site = tmp_path_factory.mktemp("site")
-    for name in set().union(*map(declared_distributions, ("onnxruntime", "cuda", "evaluate"))):
+    for name in set().union(*map(declared_distributions, ("onnxruntime", "cuda", "serve", "evaluate"))):
         for file in metadata.files(name) or []:
             link = site / file.parts[0]
             if file.parts[0] not in ("..", "__pycache__") and not link.exists():
@@ -102,6 +102,31 @@ with Stream.open({str(tiny_bundle)!r}, prompt="a red fox") as stream, open_sourc
     result = run_bare(bare_environment, program)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "10"
+
+
+def test_the_server_starts(bare_environment: Path, tiny_bundle: Path) -> None:
+    program = f"""
+import threading, time
+from urllib.request import urlopen
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.runtime.shared_engine import open_shared_engine
+from live2diff_trt.serve.server import bind, make_server
+from live2diff_trt.serve.settings import ServeSettings
+settings = ServeSettings(port=0)
+engine = open_shared_engine({str(tiny_bundle)!r}, OnnxRuntimeOptions(threads=1))
+listening = bind(settings)
+server = make_server(engine, settings)
+running = threading.Thread(target=server.run, args=([listening],))
+running.start()
+while not server.started:
+    time.sleep(0.05)
+print(urlopen(f"http://127.0.0.1:{{listening.getsockname()[1]}}/healthz").read().decode())
+server.should_exit = True
+running.join()
+"""
+    result = run_bare(bare_environment, program)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["status"] == "ok"
 
 
 def test_exporting_there_says_what_to_install(bare_environment: Path) -> None:

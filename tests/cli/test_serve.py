@@ -1,0 +1,65 @@
+"""``live2diff-trt serve`` as a person starts it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from live2diff_trt.bundle.errors import BundleError
+from live2diff_trt.cli.main import app
+from live2diff_trt.serve.errors import ServeError
+
+PROGRAM = "from live2diff_trt.cli.main import main; main()"
+
+
+def test_it_serves_says_where_and_ends_when_it_is_interrupted(tiny_bundle: Path) -> None:
+    words = [str(tiny_bundle), "--port", "0", "--host", "0.0.0.0", "--backend", "onnxruntime", "--log-json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "serve", *words], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stderr is not None
+    try:
+        lines: list[str] = []
+        while not (found := re.search(r"http://0\.0\.0\.0:(\d+)/#token=(\S+)", lines[-1] if lines else "")):
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        port, token = found[1], found[2]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/stream", headers={"Authorization": f"Bearer {token}"}
+        )
+        assert json.load(urllib.request.urlopen(request, timeout=20))["width"] == 64
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_port_that_is_taken_is_refused(tiny_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(app, ["serve", str(tiny_bundle), "--port", port, "--backend", "onnxruntime"])
+    assert isinstance(result.exception, ServeError)
+    assert "Choose another --host or --port" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["nothing", "--port", "0", "--backend", "onnxruntime"], BundleError),
+        (["nothing", "--port", "0", "--host", "0.0.0.0", "--token", "short"], ServeError),
+        (["nothing", "--port", "0", "--origin", "example.com"], ServeError),
+    ],
+)
+def test_what_can_not_be_served_is_refused(words: list[str], error: type[Exception]) -> None:
+    result = CliRunner().invoke(app, ["serve", *words])
+    assert isinstance(result.exception, error), result.output
