@@ -86,6 +86,12 @@ def run(
     rewarm_on_cut: Annotated[
         bool, typer.Option("--rewarm-on-cut", help="Begin anew where the source cuts to another scene.")
     ] = False,
+    restyle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights in the place of the bundle's: what `restyle` wrote, or a bundle that differs in them."
+        ),
+    ] = None,
     guidance: Annotated[
         GuidanceChoice,
         typer.Option(help="What guidance leads away from: nothing, the negative prompt, or the frame that came in."),
@@ -151,6 +157,7 @@ def run(
             step_list=chosen,
             similar_image_filter=similar,
             rewarm_on_cut=SceneCut() if rewarm_on_cut else None,
+            style=restyle,
             guidance=guided,
             options=options,
         ) as stream,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
+from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
@@ -21,6 +22,9 @@ from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.tick_graphs import GraphsOfSteps
 from live2diff_trt.runtime.unet_session import UNetSession
+
+if TYPE_CHECKING:
+    from live2diff_trt.engine.restyle import StyledWeights
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,13 @@ class CudaPipeline:
         self.parts.newest.settle(lanes.denoise, streamed)
         self.parts.tick.warm_up_again(lanes.denoise)
         lanes.fork()
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        """Refuse: plans hold the weights that they were built with."""
+        raise ControlError(
+            "TensorRT's pipeline can't change its weights",
+            "Build a bundle of this style, or run with --backend onnxruntime (options=OnnxRuntimeOptions())",
+        )
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale or delta, from the next tick on."""

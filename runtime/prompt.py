@@ -16,13 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 class PromptTokenizer:
-    """The bundle's tokenizer, and the template of its style, which every prompt but a negative one is put into."""
+    """The bundle's tokenizer, and the template of a style, which every prompt but a negative one is put into.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: whose tokenizer it is.
+        template: of another style; None: of the bundle's own.
+    """
+
+    def __init__(self, bundle: Bundle, template: str | None = None) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
         self._learned = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        self._template = bundle.manifest.prompt_template
+        self._template = bundle.manifest.prompt_template if template is None else template
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.

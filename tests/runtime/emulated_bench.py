@@ -54,7 +54,7 @@ class Bench:
             self.hosts[known] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed, guidance, max_steps=8)
         if self.hosts[known].spec.step_list != STEP_LISTS[steps]:  # a use before this one changed them
             self.hosts[known].change_steps(STEP_LISTS[steps])
-        stream = Stream(self.hosts[known])
+        stream = Stream(self.hosts[known], bundle=Bundle.open(self.bundle, ()))
         stream.set_guidance(guidance)
         stream.set_seed(seed)
         stream.set_prompt(PROMPT)

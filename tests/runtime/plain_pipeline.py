@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.restyle import StyledWeights
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.host_pipeline import ReadyPictures
@@ -50,6 +51,7 @@ class PlainPipeline:
         prepared: step lists, as often as they were prepared.
         changes: step lists that came into effect, each with the pictures that it was warmed up from.
         guidance: that was set last.
+        styles: that came into effect.
     """
 
     steps: int = 2
@@ -63,6 +65,7 @@ class PlainPipeline:
     full_ahead: int = 0
     max_steps: int = 4
     guidance: Guidance = NO_GUIDANCE
+    styles: list[StyledWeights] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spec = plain_spec(self.steps)
@@ -96,11 +99,14 @@ class PlainPipeline:
 
     def change_steps(self, step_list: tuple[int, ...]) -> None:
         assert self.in_flight == 0
-        assert step_list == self.prepared[-1] != self.spec.step_list
+        assert step_list == self.spec.step_list or step_list == self.prepared[-1]
         assert len(self._kept) == (SINK if self._warm else 0)
         self.changes.append((step_list, list(self._kept)))
         self.spec = self.spec.with_step_list(step_list)
         self._batch = StreamBatch(self.spec.steps)
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        return lambda: self.styles.append(weights)
 
     def set_guidance(self, guidance: Guidance) -> None:
         self.guidance = guidance
