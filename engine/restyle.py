@@ -51,6 +51,10 @@ class StyledWeights:
         """What no other weights of this bundle have."""
         return "" if self.delta is None else self.delta.identity
 
+    def without_style(self) -> StyledWeights:
+        """Return the bundle's own weights."""
+        return StyledWeights(self.base)
+
     def describe(self) -> str:
         """Return the style's name, for messages."""
         return "the bundle's own weights" if self.delta is None else f"the style {self.delta.origin}"
@@ -59,6 +63,10 @@ class StyledWeights:
         """Return an initialiser's values, which must not be written."""
         changed = self.changed
         return changed[name] if name in changed else self.base.read(name)
+
+    def find(self, name: str) -> NDArray[Any] | None:
+        """Return what ``read`` does, or None if it is no initialiser of the bundle."""
+        return self.read(name) if name in self.base.places else None
 
 
 def load_style(initialisers: BundleInitialisers, path: str | Path) -> StyleDelta | None:

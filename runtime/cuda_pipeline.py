@@ -10,13 +10,13 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
-from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
+from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.tick import Tick
@@ -33,6 +33,7 @@ class SessionParts:
 
     Attributes:
         unet: plans, kernels, ring, conditions and all device memory.
+        weights: that plans and kernels hold.
         lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
@@ -42,6 +43,7 @@ class SessionParts:
     """
 
     unet: UNetSession
+    weights: PlanWeights
     lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
@@ -99,7 +101,8 @@ class CudaPipeline:
         # so no lane has to; graphs run only behind warm-up's fork.
         parts.tick.enqueue(parts.memory.stream)
         parts.memory.stream.sync()
-        self._graphs = GraphsOfSteps(spec.steps, parts.tick.capture(parts.memory))
+        self._capture()
+        self._styled: StyledWeights | None = None
         self._is_warm = False
         self._closed = False
         self.reset()
@@ -168,11 +171,31 @@ class CudaPipeline:
         lanes.fork()
 
     def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
-        """Refuse: plans hold the weights that they were built with."""
-        raise ControlError(
-            "TensorRT's pipeline can't change its weights",
-            "Build a bundle of this style, or run with --backend onnxruntime (options=OnnxRuntimeOptions())",
-        )
+        """Verify that the plans can take other weights; return what exchanges them, while the stream waits."""
+        self._make_current()
+        self.parts.weights.check(weights)
+        return lambda: self._refit_in_place(weights)
+
+    def _refit_in_place(self, weights: StyledWeights) -> None:
+        """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
+        self._make_current()
+        parts = self.parts
+        parts.lanes.sync()
+        self._graphs.close()  # a graph that was captured before a refit must not be launched after it
+        try:
+            parts.weights.exchange(weights, parts.memory.stream)
+        except BaseException:
+            parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
+            self._capture()
+            raise
+        parts.tick.rehearse(parts.memory.stream)
+        parts.memory.stream.sync()
+        self._capture()
+        self.parts = replace(parts, tokenizer=parts.tokenizer.with_template(weights.prompt_template))
+        self._styled = weights
+
+    def _capture(self) -> None:
+        self._graphs = GraphsOfSteps(self.spec.steps, self.parts.tick.capture(self.parts.memory))
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale or delta, from the next tick on."""

@@ -30,6 +30,7 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.tick import Tick, origins_layout
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
@@ -107,7 +108,7 @@ def open_session(
     )
     with ExitStack() as opened:
         opened.callback(unet.close)
-        parts = _surround(unet, bundle, spec, options, guidance, max_steps)
+        parts = _surround(unet, bundle, stored, spec, options, guidance, max_steps)
         opened.callback(parts.exchange.close)
         pipeline = CudaPipeline(parts, spec, seed, guidance, max_steps=max_steps)
         opened.pop_all()  # from here on the pipeline closes them
@@ -121,6 +122,7 @@ def open_session(
 def _surround(
     session: UNetSession,
     bundle: Bundle,
+    stored: StoredPlans,
     spec: StreamSpec,
     options: TensorRTOptions,
     guidance: Guidance,
@@ -136,7 +138,8 @@ def _surround(
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
-    return SessionParts(session, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange)
+    weights = PlanWeights(stored.manifest.key, session.plans, session.unet.kernel_weights)
+    return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange)
 
 
 def _allocate_origins(memory: DeviceMemory, spec: StreamSpec, max_steps: int) -> DeviceTensor:

@@ -67,6 +67,11 @@ class CutKernels:
         self._parameters = parameters
         self._constants = _upload(memory, kernel_layout(split, constants, spec), constants)
 
+    @property
+    def weights(self) -> dict[str, DeviceTensor]:
+        """What kernels read of the weights, by initialiser."""
+        return {name: tensor for name, tensor in self._constants.items() if name != _WORKSPACE}
+
     def tick(self, stream: Stream, cut: Cut, rows: int) -> None:
         """Compute a cut for the rows of a tick; temporal attention writes the new slots into the ring, in place."""
         if isinstance(cut, TemporalAttentionCut):

@@ -38,6 +38,10 @@ class DeviceUNet(Protocol):
     tick_rows: UNetRows
     warm_up_rows: UNetRows
 
+    @property
+    def kernel_weights(self) -> dict[str, DeviceTensor]:
+        """What kernels of ours read of the weights, by initialiser: a style replaces it in place."""
+
     def with_rows(self, rows: int) -> DeviceUNet:
         """Return this UNet with another T, over the same memory: no more rows than it was opened with room for."""
 

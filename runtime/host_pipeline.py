@@ -184,7 +184,7 @@ class HostPipeline:
     def _open_styled(self, weights: StyledWeights) -> StyledNetworks:
         bundle = weights.base.bundle
         graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, self._options, weights.changed)
-        tokenizer = PromptTokenizer(bundle, weights.prompt_template)
+        tokenizer = self._styled.tokenizer.with_template(weights.prompt_template)
         return StyledNetworks(tokenizer, graphs.open("text_encoder"), OnnxNetwork(graphs, self.spec))
 
     def _go_on_with(self, styled: StyledNetworks) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +17,23 @@ logger = logging.getLogger(__name__)
 
 
 class PromptTokenizer:
-    """The bundle's tokenizer, and the template of a style, which every prompt but a negative one is put into.
+    """The bundle's tokenizer, and the template of its style.
 
-    Args:
-        bundle: whose tokenizer it is.
-        template: of another style; None: of the bundle's own.
+    Attributes:
+        template: what every prompt but a negative one is put into.
     """
 
-    def __init__(self, bundle: Bundle, template: str | None = None) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
         self._learned = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        self._template = bundle.manifest.prompt_template if template is None else template
+        self.template = bundle.manifest.prompt_template
+
+    def with_template(self, template: str) -> PromptTokenizer:
+        """Return the same tokenizer with the template of another style."""
+        other = copy(self)
+        other.template = template
+        return other
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.
@@ -35,7 +41,7 @@ class PromptTokenizer:
         Warns where the prompt is too long, and says what was cut, and where a learned token is not written as it is
         named, so that of its vectors only the first is taken.
         """
-        return self._tokenize(self._template.replace(PROMPT_PLACE, prompt))
+        return self._tokenize(self.template.replace(PROMPT_PLACE, prompt))
 
     def tokenize_negative(self, prompt: str) -> NDArray[np.int32]:
         """Return the same of a negative prompt: the style's template says what is wanted, so it is not put into it."""

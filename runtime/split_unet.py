@@ -91,6 +91,11 @@ class SplitUNet:
         """Segments, cuts, and what crosses them."""
         return self._form.split
 
+    @property
+    def kernel_weights(self) -> dict[str, DeviceTensor]:
+        """What kernels between the segments read of the weights, by initialiser."""
+        return self._cuts.weights
+
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
         self._run(stream, self.steps, self._conditions.tick_inputs, self.compute)

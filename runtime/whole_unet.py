@@ -75,6 +75,11 @@ class WholeUNet:
         other.tick_rows = _rows_of(_first_rows(self._room, rows))
         return other
 
+    @property
+    def kernel_weights(self) -> dict[str, DeviceTensor]:
+        """Nothing: no kernel reads a weight."""
+        return {}
+
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
         window = _first_rows(self._window, self.steps)

@@ -43,6 +43,7 @@ class Bench:
     root: Path
     graphs: GraphCache
     plans: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
+    refittable: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
     hosts: dict[tuple[int, GuidanceKind], HostPipeline] = field(default_factory=dict)
 
     def host(self, use: Use, steps: int = 2, seed: int = 0, guidance: Guidance = NO_GUIDANCE) -> list[FinishedFrame]:
@@ -62,9 +63,11 @@ class Bench:
 
     def options(self, form: Form, rows: int, **options: Any) -> TensorRTOptions:
         """Build plans, unless they are there."""
-        if (form, rows) not in self.plans:
-            self.plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows)
-        return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
+        chosen = TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
+        plans = self.refittable if chosen.refittable else self.plans
+        if (form, rows) not in plans:
+            plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows, refittable=chosen.refittable)
+        return chosen
 
     def stream(
         self,
@@ -75,6 +78,7 @@ class Bench:
         guidance: Guidance = NO_GUIDANCE,
         *,
         max_steps: int | None = None,
+        style: Path | None = None,
         **options: Any,
     ) -> Stream:
         """Open a stream on the emulated GPU."""
@@ -85,6 +89,7 @@ class Bench:
             step_list=STEP_LISTS[steps],
             max_steps=max_steps,
             guidance=guidance,
+            style=style,
             options=self.options(form, rows, **options),
         )
 
