@@ -143,7 +143,13 @@ def run(
     guided = read_guidance(guidance.value, guidance_scale, guidance_delta, negative_prompt)
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     on_gpu = TensorRTOptions(
-        flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans, overlap=overlap is Switch.on
+        flavour=flavour.value,
+        form=form.value,
+        rows=rows,
+        refittable=restyle is not None,
+        device=device,
+        plans=plans,
+        overlap=overlap is Switch.on,
     )
     folder = _one_bundle(bundle, bundle_option)
     options = choose_backend(backend, folder, on_cpu, on_gpu)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from live2diff_trt.bundle.errors import BundleError
@@ -40,16 +40,17 @@ class BundleInitialisers:
         bundle: whose they are.
         places: every initialiser, by name.
         of_graph: graph → names of its initialisers.
-        structures: graph → what it shares with graphs that differ in weights alone.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.places: dict[str, Place] = {}
         self.of_graph: dict[str, frozenset[str]] = {}
-        self.structures: dict[str, str] = {}
         for graph in RESTYLED_GRAPHS:
-            self._read_graph(graph, bundle.file(f"{graph}.onnx"))
+            external = TensorProto.EXTERNAL
+            weights = [one for one in self._load(graph).graph.initializer if one.data_location == external]
+            self.places.update({tensor.name: _place(tensor, bundle.folder) for tensor in weights})
+            self.of_graph[graph] = frozenset(tensor.name for tensor in weights)
 
     @classmethod
     def open(cls, folder: Path, digest: str | None = None) -> BundleInitialisers:
@@ -72,15 +73,16 @@ class BundleInitialisers:
         place = self.places[name]
         return np.memmap(place.file, place.dtype, "r", place.offset, place.shape)
 
-    def _read_graph(self, name: str, path: Path) -> None:
+    def structure(self, graph: str) -> str:
+        """Return what a graph shares with others that differ in weights alone."""
+        return hash_structure(self._load(graph), {}, ())
+
+    def _load(self, graph: str) -> ModelProto:
+        path = self.bundle.file(f"{graph}.onnx")
         try:
-            model = onnx.load(path, load_external_data=False)
+            return onnx.load(path, load_external_data=False)
         except (DecodeError, OSError) as error:
             raise BundleError(f"{path} is not a readable ONNX graph ({error})", _EXPORT_AGAIN) from error
-        weights = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
-        self.places.update({tensor.name: _place(tensor, path.parent) for tensor in weights})
-        self.of_graph[name] = frozenset(tensor.name for tensor in weights)
-        self.structures[name] = hash_structure(model, {}, ())
 
 
 def _place(tensor: TensorProto, folder: Path) -> Place:

@@ -39,6 +39,7 @@ class Plan:
         tensors: inputs and outputs, by name.
         scratch_bytes: device memory the plan needs while it runs.
         weight_bytes: device memory its weights hold.
+        scratch: address and size of the scratch memory that it was given.
         refitter: exchanges its weights, if it was built for that.
     """
 
@@ -47,6 +48,7 @@ class Plan:
         self.scratch_bytes = int(engine.device_memory_size_v2)
         self.weight_bytes = int(engine.get_engine_stat(flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
         self.tensors = {tensor.name: tensor for tensor in _describe_tensors(engine, flavour)}
+        self.scratch = (0, 0)
         self.refitter = PlanRefitter(name, engine, flavour, log)
         self._engine = engine
         self._context = context
@@ -68,6 +70,7 @@ class Plan:
                 "Delete the files measured-*.cache beside the plans, so that they are measured again",
             )
         self._context.set_device_memory(address, size)
+        self.scratch = address, size
 
     def enqueue(self, stream: int) -> None:
         """Run once on a CUDA stream (its handle), which may be capturing; raise PlanError if TensorRT refuses."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from live2diff_trt.bundle.errors import RestyleError
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
 from live2diff_trt.bundle.style_delta import StyleDelta, Values, read_style_delta
-from live2diff_trt.engine.initialisers import BundleInitialisers
+from live2diff_trt.engine.initialisers import RESTYLED_GRAPHS, BundleInitialisers
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def _refuse_another_network(base: BundleInitialisers, other: BundleInitialisers)
     elif ours.files[TOKENIZER_FILE].sha256 != theirs.files[TOKENIZER_FILE].sha256:
         what = "has another tokenizer, or other textual inversions"
     else:
-        changed = [graph for graph, one in base.structures.items() if other.structures[graph] != one]
+        changed = [graph for graph in RESTYLED_GRAPHS if base.structure(graph) != other.structure(graph)]
         if changed:
             what = f"computes something else in {', '.join(changed)}"
     if what is not None:

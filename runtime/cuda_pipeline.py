@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cuda.core import StreamOptions
+
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
@@ -18,6 +20,7 @@ from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.tick_graphs import GraphsOfSteps
@@ -40,6 +43,7 @@ class SessionParts:
         newest: the newest frames.
         tick: the order of the work, at the denoising steps in effect.
         exchange: the way in and out.
+        spare: a second set of what a style replaces; None: styles are exchanged in place.
     """
 
     unet: UNetSession
@@ -50,6 +54,14 @@ class SessionParts:
     newest: NewestFrames
     tick: Tick
     exchange: FrameExchange
+    spare: StyledParts | None = None
+
+    def with_styled(self, styled: StyledParts) -> SessionParts:
+        """Return the same parts with another set in use; the one that was is the spare then."""
+        spare = StyledParts(self.unet, self.weights, self.stages, self.tick)
+        return replace(
+            self, unet=styled.unet, weights=styled.weights, stages=styled.stages, tick=styled.tick, spare=spare
+        )
 
     @property
     def memory(self) -> DeviceMemory:
@@ -100,8 +112,10 @@ class CudaPipeline:
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
         # so no lane has to; graphs run only behind warm-up's fork.
         parts.tick.enqueue(parts.memory.stream)
+        if parts.spare is not None:
+            parts.spare.tick.enqueue(parts.memory.stream)
         parts.memory.stream.sync()
-        self._capture()
+        self._graphs = self._capture()
         self._styled: StyledWeights | None = None
         self._is_warm = False
         self._closed = False
@@ -148,6 +162,7 @@ class CudaPipeline:
     def change_steps(self, step_list: tuple[int, ...]) -> None:
         """Go on with denoising steps that were prepared, warmed up from the newest frames. Waits for the device."""
         self._make_current()
+        self.prepare_steps(step_list)  # anew, where other plans are in use by now
         streamed = int(self.parts.unet.ring.window.counts[0])
         self.spec = self.spec.with_step_list(step_list)
         self.parts = replace(self.parts, tick=self.parts.tick.with_steps(self.spec))
@@ -171,10 +186,29 @@ class CudaPipeline:
         lanes.fork()
 
     def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
-        """Verify that the plans can take other weights; return what exchanges them, while the stream waits."""
+        """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
+
+        Without spare plans, verify that those in use can take other weights, and return what refits them.
+        """
         self._make_current()
-        self.parts.weights.check(weights)
-        return lambda: self._refit_in_place(weights)
+        spare = self.parts.spare
+        if spare is None:
+            self.parts.weights.check(weights)
+            return lambda: self._refit_in_place(weights)
+        spare.weights.check(weights)
+        spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
+        spec = self.spec
+        graphs = spare.tick.with_steps(spec).capture(self.parts.memory)
+        return lambda: self._swap_in(spare, weights, GraphsOfSteps(spec.steps, graphs))
+
+    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfSteps) -> None:
+        """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
+        self._make_current()
+        self.parts.lanes.sync()
+        self._graphs.close()
+        self._graphs = graphs
+        self.parts = self.parts.with_styled(spare)
+        self._go_on_with(weights)
 
     def _refit_in_place(self, weights: StyledWeights) -> None:
         """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
@@ -186,16 +220,20 @@ class CudaPipeline:
             parts.weights.exchange(weights, parts.memory.stream)
         except BaseException:
             parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
-            self._capture()
+            self._graphs = self._capture()
             raise
         parts.tick.rehearse(parts.memory.stream)
         parts.memory.stream.sync()
-        self._capture()
-        self.parts = replace(parts, tokenizer=parts.tokenizer.with_template(weights.prompt_template))
+        self._graphs = self._capture()
+        self._go_on_with(weights)
+
+    def _go_on_with(self, weights: StyledWeights) -> None:
+        tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
+        self.parts = replace(self.parts, tokenizer=tokenizer)
         self._styled = weights
 
-    def _capture(self) -> None:
-        self._graphs = GraphsOfSteps(self.spec.steps, self.parts.tick.capture(self.parts.memory))
+    def _capture(self) -> GraphsOfSteps:
+        return GraphsOfSteps(self.spec.steps, self.parts.tick.capture(self.parts.memory))
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale or delta, from the next tick on."""

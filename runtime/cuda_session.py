@@ -32,6 +32,7 @@ from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_sessi
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.spare_style import StyledParts, open_spare
 from live2diff_trt.runtime.tick import Tick, origins_layout
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
@@ -93,12 +94,21 @@ def open_session(
 ) -> CudaPipeline:
     """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
     _check_window(spec)
+    _check_restyle(options)
     facts = stored.facts(gpu)
     fresh_context = not has_context(options.device)
     free_before = free_memory(options.device)
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts, options.device)
-    estimate = estimate_session(spec, stored, measured, max_steps=max_steps, overlap=options.overlap, guidance=guidance)
+    estimate = estimate_session(
+        spec,
+        stored,
+        measured,
+        max_steps=max_steps,
+        overlap=options.overlap,
+        hot_restyle=options.hot_restyle,
+        guidance=guidance,
+    )
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
@@ -139,7 +149,9 @@ def _surround(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
     weights = PlanWeights(stored.manifest.key, session.plans, session.unet.kernel_weights)
-    return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange)
+    styled = StyledParts(session, weights, stages, tick)
+    spare = open_spare(styled, stored) if options.hot_restyle else None
+    return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange, spare)
 
 
 def _allocate_origins(memory: DeviceMemory, spec: StreamSpec, max_steps: int) -> DeviceTensor:
@@ -155,7 +167,15 @@ def estimate_for(
     measured = stored.facts(gpu).load_measured()
     if "scratch_bytes" not in measured:
         return None
-    return estimate_session(spec, stored, measured, max_steps=max_steps, overlap=options.overlap, guidance=guidance)
+    return estimate_session(
+        spec,
+        stored,
+        measured,
+        max_steps=max_steps,
+        overlap=options.overlap,
+        hot_restyle=options.hot_restyle,
+        guidance=guidance,
+    )
 
 
 def require_gpu(device_id: int) -> Gpu:
@@ -186,6 +206,14 @@ def _check_guidance(guidance: Guidance) -> None:
         raise ControlError(
             f"TensorRT's pipeline has no guidance of the kind {guidance.kind}",
             "Use self or none, or run with --backend onnxruntime (options=OnnxRuntimeOptions())",
+        )
+
+
+def _check_restyle(options: TensorRTOptions) -> None:
+    if options.hot_restyle and not options.refittable:
+        raise BackendError(
+            "plans whose weights can't be exchanged are of no use twice",
+            "Open the stream with TensorRTOptions(refittable=True, hot_restyle=True)",
         )
 
 

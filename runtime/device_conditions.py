@@ -14,6 +14,7 @@ from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
 from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.runtime.copied import copied
 from live2diff_trt.runtime.device import DeviceMemory, PinnedTurns, copy_on_device, dense_bytes
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 
@@ -52,7 +53,12 @@ class DeviceConditions:
         )
         self._tick_time, self._warm_up_time, self._prompt, self._single = tick, warm_up, prompt, single
         self._staging = PinnedTurns(memory.device, _TURNS, dense_bytes(single["text_embeddings"]))
-        self._bind_hoisted_plans()
+        self._bind_hoisted_plans(plans)
+
+    def with_plans(self, plans: Mapping[str, Plan]) -> DeviceConditions:
+        """Return these tensors, computed by other plans. Whoever closes the one closes the other."""
+        self._bind_hoisted_plans(plans)
+        return copied(self, _plans=plans)
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
         """Compute every resnet's time projection of the denoising steps, [T] int32. Waits for the device."""
@@ -117,8 +123,8 @@ class DeviceConditions:
     def _prompt_addresses(self) -> dict[str, int]:
         return {name: rows.address for name, rows in self._prompt.items()}
 
-    def _bind_hoisted_plans(self) -> None:
-        for plan in (self._plans[graph] for graph in HOISTED if graph in self._plans):
+    def _bind_hoisted_plans(self, plans: Mapping[str, Plan]) -> None:
+        for plan in (plans[graph] for graph in HOISTED if graph in plans):
             for name in plan.tensors:
                 plan.bind(name, self._single[name].address)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.plan_manifest import KEPT_PLANS
 from live2diff_trt.engine.store import StoredPlans
-from live2diff_trt.runtime.cut_kernels import kernel_layout
+from live2diff_trt.runtime.cut_kernels import KERNEL_CONSTANTS, kernel_layout
 from live2diff_trt.runtime.device_conditions import condition_layouts
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.device_ring import ring_layout, table_layout
@@ -74,6 +75,7 @@ def estimate_session(
     *,
     max_steps: int,
     overlap: bool,
+    hot_restyle: bool = False,
     guidance: Guidance = NO_GUIDANCE,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
@@ -84,6 +86,7 @@ def estimate_session(
         measured: what the first opening on this GPU found out about them.
         max_steps: the largest T that there is to be room for.
         overlap: whether each lane has scratch memory of its own.
+        hot_restyle: whether what a style replaces is there twice.
         guidance: of the stream.
     """
     rows = stored.manifest.key.rows
@@ -101,6 +104,9 @@ def estimate_session(
         **_unet_parts(spec, max_steps, stored, rows),
         **({"guidance": origins_layout(spec, max_steps).nbytes} if guidance.has_origins else {}),
     }
+    if hot_restyle:
+        parts["weights"] += sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
+        parts |= {name: 2 * size for name, size in parts.items() if name == KERNEL_CONSTANTS}
     return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
 
 
@@ -111,5 +117,5 @@ def _unet_parts(spec: StreamSpec, max_steps: int, stored: StoredPlans, rows: int
     return {
         "arena": arena.bytes,
         "rows": row_layout(spec, spec.sink, rows).nbytes,
-        "kernel constants": kernel_layout(split, stored.constants(), spec).nbytes,
+        KERNEL_CONSTANTS: kernel_layout(split, stored.constants(), spec).nbytes,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from tokenizers import Tokenizer
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.learned_tokens import name_all_vectors, name_vector
 from live2diff_trt.bundle.manifest import PROMPT_PLACE, TOKENIZER_FILE, Bundle
+from live2diff_trt.runtime.copied import copied
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,7 @@ class PromptTokenizer:
 
     def with_template(self, template: str) -> PromptTokenizer:
         """Return the same tokenizer with the template of another style."""
-        other = copy(self)
-        other.template = template
-        return other
+        return copied(self, template=template)
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.

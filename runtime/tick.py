@@ -115,6 +115,11 @@ class Tick:
         origins = self._room_for_origins
         return Tick(self._kernels, spec, self._stages, unet, self._constants, self._newest, self._lanes, origins)
 
+    def with_networks(self, stages: DeviceStages, unet: DeviceUNet) -> Tick:
+        """Return the tick of the same stream with other plans, over the same memory."""
+        origins = self._room_for_origins
+        return Tick(self._kernels, self._spec, stages, unet, self._constants, self._newest, self._lanes, origins)
+
     def capture(self, memory: DeviceMemory) -> TickGraphs:
         """Record a tick: each part as a graph of its own; without overlap, all of it as one.
 

@@ -141,6 +141,7 @@ class EmulatedPlan:
         if size < self.scratch_bytes or address % SCRATCH_ALIGNMENT:
             raise PlanError(f"the plan {self.name} does not take {size} bytes at {address:#x}", "Mend the runtime")
         self._scratch = address
+        self.scratch = address, size
 
     def enqueue(self, stream: int) -> None:
         """Enqueue a run over the addresses that are bound now."""
