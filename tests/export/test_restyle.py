@@ -97,12 +97,15 @@ def test_weights_of_the_bundle_itself_differ_in_nothing(tiny_bundle: Path) -> No
     assert make_style_delta(BundleInitialisers.open(tiny_bundle), RandomWeights(seed=3)).values == {}
 
 
-def test_a_textual_inversion_is_refused(models: Models, plain: Path) -> None:
-    """It would give prompts other tokens; the bundle must have been exported with it."""
+def test_a_textual_inversion_is_refused_unless_the_bundle_has_it(models: Models, plain: Path, tmp_path: Path) -> None:
+    """It would give prompts other tokens."""
     torch.save({"emb_params": torch.ones(2, 32)}, models.folder / "fox.pt")
     names = named(models, textual_inversions=((str(models.folder / "fox.pt"), "<fox>"),))
     with pytest.raises(RestyleError, match=r"other textual inversions.*export a bundle for this style"):
         make_style_delta(BundleInitialisers.open(plain), locate_style(names))
+    taught = BundleInitialisers.open(export(names, tmp_path / "taught"))
+    assert make_style_delta(taught, locate_style(names)).values == {}
+    assert make_style_delta(taught, locate_style(replace(names, loras=((str(models.lora), 0.5),)))).values
 
 
 def test_another_clip_skip_is_refused(models: Models, plain: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_stream_may_be_opened_in_a_style(tiny_bundle: Path, other_bundle: Path
 
 
 def test_a_style_of_a_stream_that_has_gathered_some_frames_takes_effect(
-    tiny_bundle: Path, other_bundle: Path, ink: Path
+    tiny_bundle: Path, other_bundle: Path, ink: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = pictures(12)
     with Stream.open(other_bundle, prompt=PROMPT, options=OPTIONS) as stream:
@@ -136,7 +136,9 @@ def test_a_style_of_a_stream_that_has_gathered_some_frames_takes_effect(
     with Stream.open(tiny_bundle, prompt=PROMPT, options=OPTIONS) as stream:
         assert give(stream, frames[:3]) == []
         stream.set_style(ink)
-        assert all(same(list(stream.run(frames[3:])), expected))
+        with caplog.at_level("INFO", logger="live2diff_trt"):
+            assert all(same(list(stream.run(frames[3:])), expected))
+    assert "another style is in effect; the stream paused" in caplog.text
 
 
 def test_styles_set_back_before_a_frame_came_change_nothing(tiny_bundle: Path, ink: Path, few: Path) -> None:
