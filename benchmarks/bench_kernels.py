@@ -33,11 +33,16 @@ from live2diff_trt.engine.split import (
     inputs_of,
 )
 from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.tick_parameters import TICK_PARAMETERS
+from live2diff_trt.kernels.window import SLOT_COPY, NewSlots, slot_copies
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
+from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_image import DevicePicture
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
+from live2diff_trt.runtime.guidance import Guidance, GuidanceKind
 from live2diff_trt.runtime.split_unet import SplitUNet
+from live2diff_trt.runtime.stream_rows import StreamRows
 from live2diff_trt.runtime.unet_session import UNetSession
 
 UNCACHED_BYTES = 192 << 20
@@ -56,12 +61,14 @@ class KernelCase:
         tensors: name → shape and dtype of what it reads and writes; the tick's parameters and constants are there too.
         moved_bytes: what it reads and writes of them, each byte once; of parameters and ranges nothing is counted.
         launch: launches it on those tensors.
+        prepare: uploads what of them is not any value, once they have a place.
     """
 
     name: str
     tensors: dict[str, TensorLayout]
     moved_bytes: int
     launch: Callable[[Stream, Tensors], None]
+    prepare: Callable[[DeviceMemory, Tensors], None] = lambda memory, on: None
 
 
 def time_kernels(results: ResultsFile, point: Point, label: Label, pipeline: CudaPipeline, *, samples: int) -> None:
@@ -118,12 +125,14 @@ def list_cases(session: UNetSession, spec: StreamSpec) -> list[KernelCase]:
             _bytes(latent, latent),  # read, and written into one row
             lambda stream, on: kernels.enter(stream, **on, step_table=table),
         ),
+        _keep_case(kernels, spec, parameters),
         KernelCase(
             "lcm_step",
             {"sample": rows, "model_output": rows, "x0": x0, "finished": latent, "parameters": parameters},
             _bytes(rows, rows, x0, rows),  # the last: every row but one moves on, and one leaves
             lambda stream, on: kernels.lcm_step(stream, **on, step_table=table),
         ),
+        *(_guided_case(kernels, table, spec, parameters, kind) for kind in ("self", "full", "initialize")),
         KernelCase(
             "postprocess",
             {"image": image, "pixels": pixels},
@@ -131,6 +140,46 @@ def list_cases(session: UNetSession, spec: StreamSpec) -> list[KernelCase]:
             lambda stream, on: kernels.postprocess(stream, **on),
         ),
     ]
+
+
+def _keep_case(kernels: Kernels, spec: StreamSpec, parameters: TensorLayout) -> KernelCase:
+    """Return the copy of the newest frame's latent and depth latent to where they are kept."""
+    latents, slots = TensorLayout((1, *spec.latent_shape), spec.dtype), TensorLayout((1,), "uint64")
+    kept = TensorLayout((spec.window, *spec.latent_shape), spec.dtype)
+    names = ("latent", "depth")
+
+    def prepare(memory: DeviceMemory, on: Tensors) -> None:
+        for name in names:
+            memory.upload(on[f"{name} row"], np.array([on[f"{name} kept"].address], np.uint64))
+        new = [NewSlots(on[name], on[f"{name} row"]) for name in names]
+        memory.upload(on["copies"], slot_copies(new).view(np.uint8))
+
+    tensors = dict.fromkeys(names, latents)
+    tensors |= {f"{name} row": slots for name in names} | {f"{name} kept": kept for name in names}
+    copies = TensorLayout((len(names), SLOT_COPY.itemsize), "uint8")
+    return KernelCase(
+        "keep",
+        {**tensors, "copies": copies, "parameters": parameters},
+        2 * _bytes(latents, latents),
+        lambda stream, on: kernels.scatter_slots(stream, copies=on["copies"], rows=1, parameters=on["parameters"]),
+        prepare,
+    )
+
+
+def _guided_case(
+    kernels: Kernels, table: DeviceTensor, spec: StreamSpec, parameters: TensorLayout, kind: GuidanceKind
+) -> KernelCase:
+    """Return the step of a kind of guidance: beside the plain one it reads origins, or noise of negative rows."""
+    rows = TensorLayout((spec.steps, *spec.latent_shape), spec.dtype)
+    outputs = replace(rows, shape=(StreamRows(spec.steps, kind).count, *spec.latent_shape))
+    x0, latent = replace(rows, dtype="float32"), TensorLayout(spec.latent_shape, spec.dtype)
+    tensors = {"sample": rows, "model_output": outputs, "x0": x0, "finished": latent, "parameters": parameters}
+    if Guidance(kind).has_origins:
+        tensors["origins"] = rows  # each is read, or written
+    moved = _bytes(rows, outputs, x0, rows, *([rows] if "origins" in tensors else []))
+    return KernelCase(
+        f"lcm_step_{kind}", tensors, moved, lambda stream, on: kernels.lcm_step(stream, **on, step_table=table)
+    )
 
 
 def _bytes(*tensors: TensorLayout) -> int:
@@ -146,6 +195,7 @@ def _time_case(
     tensors = [layout.at(address, memory.device_id) for address in addresses]
     for one in tensors:
         _fill(session, one, point)
+        case.prepare(memory, one)
     with ExitStack() as stack:
         replay = capture_replay(session, partial(_launch_all, case, tensors), stack)
         samples_ms = time_gpu(replay, CudaCoreClock(memory.stream), samples=samples)
@@ -169,7 +219,7 @@ def _fill(session: UNetSession, tensors: Tensors, point: Point) -> None:
             picture = DevicePicture(source.address, point.width, point.height, 3 * point.width)
             values.write_source(picture, point.width, point.height)
             session.memory.upload(tensor, values.memory)
-        elif tensor.dtype == "uint8":
+        elif name in ("source", "pixels"):
             session.memory.upload(tensor, draw_pictures(point.width, point.height, 1)[0])
         else:
             session.memory.upload(tensor, generator.standard_normal(tensor.shape).astype(tensor.dtype))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from live2diff_trt.benchmarks.bench_controls import time_controls
 from live2diff_trt.benchmarks.bench_frame import time_frames, time_latency, time_steadiness
 from live2diff_trt.benchmarks.bench_kernels import time_kernels
 from live2diff_trt.benchmarks.bench_quality import measure_quality, read_named_options, read_options
@@ -17,7 +18,17 @@ from live2diff_trt.benchmarks.limits import add_limits
 from live2diff_trt.benchmarks.opened_rows import OpenedRows, Place
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
-from live2diff_trt.benchmarks.rows import OVERLAP, SPLIT, TENSORRT_ROWS, WHOLE, choose_rows, label_of
+from live2diff_trt.benchmarks.rows import (
+    ONNX_ROW,
+    OVERLAP,
+    SPLIT,
+    TENSORRT_ROWS,
+    WHOLE,
+    choose_rows,
+    label_of,
+    onnxruntime_options,
+    tensorrt_options,
+)
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline
 
 STEADY_TICKS = 2000
@@ -119,6 +130,16 @@ def _measure_quality(run: Run) -> None:
     measure_quality(run.results, run.point, bundle, plans, run.extent.clip, read_options(""), options)
 
 
+def _measure_controls(run: Run) -> None:
+    """Of PyTorch's rows there is nothing to tell: they have no controls."""
+    place = run.place
+    for row in (ONNX_ROW, *TENSORRT_ROWS):
+        if row in run.rows:
+            options = onnxruntime_options(place.gpu) if row == ONNX_ROW else tensorrt_options(row, place.plans)
+            label = label_of(row, place.gpu)
+            time_controls(run.results, run.point, label, place.bundle, options, ticks=run.extent.samples)
+
+
 def _measure_unet(run: Run, opened: OpenedRows) -> None:
     time_unet(run.results, run.point, opened.networks, opened.unet_cases(), samples=run.extent.samples)
 
@@ -174,6 +195,7 @@ _BEFORE_OPENING: Mapping[str, Callable[[Run], None]] = {
     "limits": _measure_limits,
     "memory": _measure_memory,
     "quality": _measure_quality,
+    "controls": _measure_controls,
 }
 """While nothing of ours is on the GPU yet."""
 _ON_OPENED: Mapping[str, Callable[[Run, OpenedRows], None]] = {

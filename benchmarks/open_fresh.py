@@ -67,8 +67,9 @@ def _look_up_memory(bundle: str, spec: StreamSpec, options: TensorRTOptions) -> 
     """Return what was estimated, in all and part by part."""
     from live2diff_trt.bundle.manifest import Bundle
     from live2diff_trt.runtime.cuda_session import estimate_for
+    from live2diff_trt.runtime.stream_rows import StreamRoom
 
-    estimate = estimate_for(Bundle.open(bundle, ()), spec, options, max_steps=spec.steps)
+    estimate = estimate_for(Bundle.open(bundle, ()), spec, options, room=StreamRoom(spec.steps))
     if estimate is None:
         return {}
     parts = {**estimate.parts, "driver and kernels": estimate.overhead}

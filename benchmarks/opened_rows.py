@@ -15,7 +15,15 @@ from live2diff_trt.benchmarks.bench_frame import MOST_ERROR, compute_pictures, f
 from live2diff_trt.benchmarks.bench_unet import in_full_float32, release_memory
 from live2diff_trt.benchmarks.point import Point
 from live2diff_trt.benchmarks.results_file import ResultsFile
-from live2diff_trt.benchmarks.rows import ONNX_ROW, TENSORRT_ROWS, Label, choose_builders, label_of, tensorrt_options
+from live2diff_trt.benchmarks.rows import (
+    ONNX_ROW,
+    TENSORRT_ROWS,
+    Label,
+    choose_builders,
+    label_of,
+    onnxruntime_options,
+    tensorrt_options,
+)
 from live2diff_trt.benchmarks.torch_networks import TorchNetworks
 from live2diff_trt.benchmarks.torch_pipeline import TorchPipeline
 from live2diff_trt.benchmarks.unet_cases import HostUNetCase, SessionUNetCase, TorchUNetCase, UNetCase
@@ -29,6 +37,7 @@ from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 logger = logging.getLogger(__name__)
 
@@ -152,10 +161,10 @@ class OpenedRows:
     def _open(self, row: str) -> Pipeline:
         if row in TENSORRT_ROWS:
             options = tensorrt_options(row, self._place.plans)
-            return open_cuda_pipeline(self._bundle, self._spec, options, SEED, max_steps=self._spec.steps)
+            return open_cuda_pipeline(self._bundle, self._spec, options, SEED, room=StreamRoom(self._spec.steps))
         if row == ONNX_ROW:
             steps = self._spec.steps
-            return HostPipeline(self._bundle, self._spec, self._onnx_options(), SEED, max_steps=steps)
+            return HostPipeline(self._bundle, self._spec, self._onnx_options(), SEED, room=StreamRoom(steps))
         pipeline = TorchPipeline(self.networks, self._spec, PromptTokenizer(self._bundle))
         if row == "torch-compile":
             pipeline.compile()
@@ -164,7 +173,7 @@ class OpenedRows:
         return pipeline
 
     def _onnx_options(self) -> OnnxRuntimeOptions:
-        return OnnxRuntimeOptions(provider="cpu" if self._place.gpu is None else "cuda")
+        return onnxruntime_options(self._place.gpu)
 
     def _label(self, row: str) -> Label:
         return label_of(row, self._place.gpu)

@@ -11,6 +11,7 @@ from live2diff_trt.benchmarks.timed import show_ms, who_of
 
 _HEADER = ("name", "backend", "size", "T", "p50 ms", "p99 ms", "× limit", "error", "notes")
 _FORM = "{:36} {:26} {:>9} {:>2} {:>10} {:>10} {:>8} {:>8}  {}"
+_WAITS = "{:22} {:26} {:>2} {:10} {:>9} {:>9}  {}"
 _SHOWN = ("tb_per_s", "tflop_per_s", "launches", "source_interval_ms", "psnr_db", "ssim", "fell_bytes")
 
 
@@ -20,6 +21,18 @@ def list_lines(entries: Sequence[Entry]) -> Iterator[str]:
     yield _FORM.format(*_HEADER)
     for entry in entries:
         yield _FORM.format(*_show(entry, rates)).rstrip()
+
+
+def list_waits(entries: Sequence[Entry]) -> Iterator[str]:
+    """Return a line for every part of a run that used all controls: its call, and which of its ticks waited."""
+    if entries:
+        yield _WAITS.format("control", "backend", "T", "guidance", "call ms", "usual ms", "ticks that waited, ms")
+    for entry in entries:
+        notes = entry.notes
+        waits = ", ".join(f"{tick}: {wait_ms:.2f}" for tick, wait_ms in notes["waits_ms"].items()) or "none"
+        times = (show_ms(notes[of]) for of in ("call_ms", "usual_ms"))
+        name = entry.name.removeprefix("control/")
+        yield _WAITS.format(name, who_of(entry), notes["t"], notes["guidance"], *times, waits)
 
 
 def _show(entry: Entry, rates: Rates | None) -> tuple[str, ...]:

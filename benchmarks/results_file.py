@@ -21,7 +21,7 @@ RESULTS_FOLDER = Path("benchmarks/results")
 """From the repository's root."""
 
 _NAME = re.compile(
-    r"unet_tick|frame|frame_latency|frame_latency_beyond|(stage|kernel|startup|memory|quality)/[a-z0-9_.-]+"
+    r"unet_tick|frame|frame_latency|frame_latency_beyond|(stage|kernel|startup|memory|quality|control)/[a-z0-9_.-]+"
 )
 _CONTENTS = {"environment", "command", "entries"}
 _ENVIRONMENT = {
@@ -55,7 +55,8 @@ class Entry:
     Attributes:
         name: ``unet_tick``; ``frame``, the interval between finished frames at saturation; ``frame_latency``, from a
             frame's arrival until it is delivered; ``frame_latency_beyond``, without the T − 1 ticks that it has to
-            wait for; or what comes after ``stage/``, ``kernel/``, ``startup/``, ``memory/`` or ``quality/``.
+            wait for; or what comes after ``stage/``, ``kernel/``, ``startup/``, ``memory/``, ``quality/`` or
+            ``control/``.
         backend: who did the work, as in ``tensorrt-rtx`` or ``torch-graph``.
         form: in which form, as in ``split``; None where the backend has one only.
         steps, height, width, dtype: T, pixels and floating-point type of the stream; None where there was no stream.
@@ -105,8 +106,8 @@ class Entry:
         if not _NAME.fullmatch(self.name):
             raise MeasurementError(
                 f"no entry is called {self.name!r}",
-                "Use unet_tick, frame, frame_latency, frame_latency_beyond, or stage/, kernel/, startup/, memory/ or "
-                "quality/ and a lower-case name",
+                "Use unet_tick, frame, frame_latency, frame_latency_beyond, or stage/, kernel/, startup/, memory/, "
+                "quality/ or control/ and a lower-case name",
             )
         if self.checked_error is not None and not math.isfinite(self.checked_error):
             raise MeasurementError(

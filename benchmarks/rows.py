@@ -13,6 +13,7 @@ from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.engine.errors import FlavourError, GpuError
 from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.gpu import Gpu, detect_gpu
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 
 TORCH_ROWS = ("torch-eager", "torch-graph", "torch-compile")
@@ -76,6 +77,11 @@ def find_gpu() -> Gpu | None:
 def tensorrt_options(row: str, plans: Path | None) -> TensorRTOptions:
     """Return the options that open one of TENSORRT_ROWS."""
     return replace(_OPTIONS[row], plans=plans)
+
+
+def onnxruntime_options(gpu: Gpu | None) -> OnnxRuntimeOptions:
+    """Return the options that open ONNX_ROW."""
+    return OnnxRuntimeOptions(provider="cpu" if gpu is None else "cuda")
 
 
 def plan_options(row: str) -> tuple[str, ...]:

@@ -25,11 +25,12 @@ from live2diff_trt.engine.restyle import StyledWeights
 from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 _SLOTS = 3  # one picture on its way up, one being computed, one being taken away
 
@@ -96,7 +97,7 @@ class TorchPipeline:
 
     def __init__(self, networks: TorchNetworks, spec: StreamSpec, tokenizer: PromptTokenizer) -> None:
         self.spec = spec
-        self.max_steps = spec.steps
+        self.room = StreamRoom(spec.steps)
         self.guidance = NO_GUIDANCE
         self.tick_of_unet = TorchTick(networks.unet, spec)
         self._text_encoder = networks.text_encoder
@@ -188,13 +189,13 @@ class TorchPipeline:
         """Draw the stream's own noise of this seed, from the next tick on; ``noise_source`` is changed."""
         self.noise_source = PhiloxNoise(seed, self.spec.latent_shape)
 
-    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+    def prepare_rows(self, step_list: tuple[int, ...], kind: GuidanceKind) -> None:
         """Raise ControlError: what is measured here has the steps that it was made for."""
         raise ControlError("PyTorch's rows are measured at one step list", "Make another TorchPipeline for other steps")
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Raise ControlError, as ``prepare_steps`` does."""
-        self.prepare_steps(step_list)
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Raise ControlError, as ``prepare_rows`` does."""
+        self.prepare_rows(step_list, guidance.kind)
 
     def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
         """Raise ControlError: what is measured here has the weights that it was made with."""

@@ -156,6 +156,19 @@ def memory(
 
 
 @bench.command()
+def controls(
+    bundle: BundleArgument,
+    plans: PlansOption = None,
+    backends: RowsOption = "onnxruntime,tensorrt-split,tensorrt-overlap",
+    ticks: Annotated[int, typer.Option(min=2, help="Ticks of each part of the run.")] = 24,
+    autoencoder: AutoencoderOption = None,
+    out: OutOption = None,
+) -> None:
+    """Use every control but the style in one run: how long each call takes, which ticks wait for it, and how long."""
+    _measure_bundle(("controls",), bundle, plans, backends, ticks, autoencoder, out)
+
+
+@bench.command()
 def startup(
     preset: Annotated[PresetChoice | None, typer.Option(help="What is exported; tiny without a GPU.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT.")] = None,
@@ -298,9 +311,11 @@ def _finish(results: ResultsFile, out: Path | None) -> None:
 
 def _print_results(results: ResultsFile) -> None:
     """Show every entry in a line, with its time and how far it is from the limit, then what was not run."""
-    from live2diff_trt.benchmarks.printed_results import list_lines
+    from live2diff_trt.benchmarks.printed_results import list_lines, list_waits
 
-    for line in list_lines(results.entries):
+    timed = [entry for entry in results.entries if not entry.name.startswith("control/")]
+    waited = [entry for entry in results.entries if entry.name.startswith("control/")]
+    for line in (*(list_lines(timed) if timed else ()), *list_waits(waited)):
         output.print(escape(line), soft_wrap=True, highlight=False)
     for name, reason in results.not_run.items():
         output.print(f"not run: {escape(name)}: {escape(reason)}", soft_wrap=True, highlight=False)

@@ -25,6 +25,7 @@ from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.device_stages import run_stage
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick_record import TickRecord
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
@@ -42,7 +43,7 @@ class TensorRTNetwork:
 
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
         """Compute every resnet's time projection for the denoising steps, [rows] int32, and forget every frame."""
-        self._session.conditions.set_steps(timesteps)
+        self._session.conditions.set_rows(timesteps, StreamRows(len(timesteps)))
         self._session.ring.reset(self._session.memory)
 
     def set_prompt(self, text_embeddings: Array) -> None:
@@ -107,7 +108,8 @@ def open_tensorrt_network(stored: StoredPlans, spec: StreamSpec, options: Tensor
     Device(options.device).set_current()
     facts = stored.facts(gpu)
     measured = know_plans(stored, flavour, facts, options.device)
-    session = open_unet(spec, stored, flavour, facts, measured, options.device, max_steps=spec.steps, overlap=False)
+    rows, room = StreamRows(spec.steps), StreamRoom(spec.steps)
+    session = open_unet(spec, stored, flavour, facts, measured, options.device, rows=rows, room=room, overlap=False)
     try:
         yield TensorRTNetwork(session)
     finally:

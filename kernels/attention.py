@@ -45,7 +45,7 @@ class AttentionLauncher(Launcher):
 
         Args:
             stream: where to launch.
-            q: [rows, positions, channels], without position, of at most 8 rows that may lie in chunks; k, v alike.
+            q: [rows, positions, channels], without position, of at most 16 rows that may lie in chunks; k, v alike.
             k: keys.
             v: values.
             out: alike; written. No alias of the others.

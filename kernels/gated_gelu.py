@@ -26,7 +26,7 @@ class GatedGeluLauncher(Launcher):
 
         Args:
             stream: where to launch.
-            x: [rows, positions, 2 * width], width a multiple of 8, of at most 8 rows that may lie in chunks.
+            x: [rows, positions, 2 * width], width a multiple of 8, of at most 16 rows that may lie in chunks.
             out: [rows, positions, width]; written. No alias of x.
 
         Raises:

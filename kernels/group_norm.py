@@ -112,7 +112,7 @@ class GroupNormLauncher(Launcher):
 
         Args:
             stream: where to launch; one kernel is, or two if groups are large.
-            x: [rows, positions, channels], channels a multiple of 8, of at most 8 rows that may lie in chunks.
+            x: [rows, positions, channels], channels a multiple of 8, of at most 16 rows that may lie in chunks.
             out: alike; written. It may be ``x`` itself, else no alias.
             scale: [channels], of x's dtype.
             bias: [channels], alike.

@@ -51,15 +51,22 @@ __device__ void enter_warm_up(
   }
 }
 
-// The noise that a frame is denoised with: the model's, and nothing more is read.
+// The noise that a frame is denoised with: led away from what is believed of the negative noise (classifier-free guidance,
+// arXiv 2207.12598, and residual classifier-free guidance, StreamDiffusion, arXiv 2312.12491). The formulas are in
+// runtime/guided_noise.py.
+__device__ inline float guided(const TickParameters* parameters, float positive, float negative) {
+  const float believed = parameters->guidance_delta * negative;
+  return believed + parameters->guidance_scale * (positive - believed);
+}
+
+// No guidance: the noise is the model's, and nothing more is read.
 struct Unguided {
   __device__ float noise(int, int, const StepTable*, int, float, float model_output) const { return model_output; }
 };
 
-// The same, led away from each row's origin by residual classifier-free guidance (StreamDiffusion, arXiv 2312.12491):
-// the formulas are in runtime/guided_noise.py.
+// Kind self: the negative noise is the one that would lead each row back to its origin.
 template <typename T>
-struct Guided {
+struct GuidedFromOrigin {
   Rows<const T> origins;
   const TickParameters* parameters;
 
@@ -67,8 +74,45 @@ struct Guided {
       int row, int element, const StepTable* steps, int step, float sample, float model_output) const {
     const float origin = to_float(origins.row(row)[element]);
     const float negative = (sample - steps->sqrt_alpha[step] * origin) / steps->sqrt_one_minus_alpha[step];
-    const float believed = parameters->guidance_delta * negative;
-    return believed + parameters->guidance_scale * (model_output - believed);
+    return guided(parameters, model_output, negative);
+  }
+};
+
+// Kind full: the model's under the negative prompt, of which row 0's is row `first`.
+template <typename T>
+struct GuidedFromModel {
+  Rows<const T> negative_output;
+  int first;
+  const TickParameters* parameters;
+
+  __device__ float noise(int row, int element, const StepTable*, int, float, float model_output) const {
+    return guided(parameters, model_output, to_float(negative_output.row(first + row)[element]));
+  }
+};
+
+// Kind initialize: the model's, for the first `asked` rows, whose origins become the latents that it implies. The other
+// rows have such an origin already.
+template <typename T>
+struct GuidedFromFirstStep {
+  Rows<T> origins;
+  Rows<const T> negative_output;
+  int first;
+  int asked;
+  const TickParameters* parameters;
+
+  __device__ float noise(
+      int row, int element, const StepTable* steps, int step, float sample, float model_output) const {
+    T* origin = origins.row(row) + element;
+    const float sqrt_alpha = steps->sqrt_alpha[step];
+    const float sqrt_one_minus_alpha = steps->sqrt_one_minus_alpha[step];
+    float negative;
+    if (row < asked) {
+      negative = to_float(negative_output.row(first + row)[element]);
+      *origin = from_float<T>((sample - sqrt_one_minus_alpha * negative) / sqrt_alpha);
+    } else {
+      negative = (sample - sqrt_alpha * to_float(*origin)) / sqrt_one_minus_alpha;
+    }
+    return guided(parameters, model_output, negative);
   }
 };
 
@@ -115,6 +159,14 @@ __device__ void lcm_step_warm_up(
   finished.row(frame)[element] = from_float<T>(value);
 }
 
+// What the steps of all kinds of guidance have in common.
+#define LCM_STEP_ARGUMENTS(T)                                                                                \
+  AS_ROWS(T, sample, elements), AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements), finished, \
+      parameters, steps, rows, elements
+#define LCM_STEP_WARM_UP_ARGUMENTS(T)                                                                        \
+  AS_ROWS(const T, sample, elements), AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements), \
+      AS_ROWS(T, finished, elements), steps, row, elements
+
 #define LATENTS(name, T)                                                                                          \
   extern "C" __global__ void enter_##name(                                                                        \
       const T* latent, T* sample, const TickParameters* parameters, const StepTable* steps, int elements) {       \
@@ -135,33 +187,56 @@ __device__ void lcm_step_warm_up(
   extern "C" __global__ void lcm_step_##name(                                                                     \
       ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), int chunk_rows, T* finished,                 \
       const TickParameters* parameters, const StepTable* steps, int rows, int elements) {                         \
-    lcm_step<T>(                                                                                                  \
-        Unguided{}, AS_ROWS(T, sample, elements), AS_ROWS(const T, model_output, elements),                       \
-        AS_ROWS(float, x0, elements), finished, parameters, steps, rows, elements);                               \
+    lcm_step<T>(Unguided{}, LCM_STEP_ARGUMENTS(T));                                                               \
   }                                                                                                               \
-  extern "C" __global__ void lcm_step_guided_##name(                                                              \
+  extern "C" __global__ void lcm_step_self_##name(                                                                \
       ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(const T, origins), int chunk_rows,      \
       T* finished, const TickParameters* parameters, const StepTable* steps, int rows, int elements) {            \
     lcm_step<T>(                                                                                                  \
-        Guided<T>{AS_ROWS(const T, origins, elements), parameters}, AS_ROWS(T, sample, elements),                 \
-        AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements), finished, parameters, steps, rows,\
-        elements);                                                                                                \
+        GuidedFromOrigin<T>{AS_ROWS(const T, origins, elements), parameters}, LCM_STEP_ARGUMENTS(T));             \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_full_##name(                                                                \
+      ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), int chunk_rows, T* finished,                 \
+      const TickParameters* parameters, const StepTable* steps, int rows, int elements) {                         \
+    lcm_step<T>(                                                                                                  \
+        GuidedFromModel<T>{AS_ROWS(const T, model_output, elements), rows, parameters}, LCM_STEP_ARGUMENTS(T));   \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_initialize_##name(                                                          \
+      ROWS(T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, origins), int chunk_rows,            \
+      T* finished, const TickParameters* parameters, const StepTable* steps, int rows, int elements) {            \
+    lcm_step<T>(                                                                                                  \
+        GuidedFromFirstStep<T>{                                                                                   \
+            AS_ROWS(T, origins, elements), AS_ROWS(const T, model_output, elements), rows, 1, parameters},        \
+        LCM_STEP_ARGUMENTS(T));                                                                                   \
   }                                                                                                               \
   extern "C" __global__ void lcm_step_warm_up_##name(                                                             \
       ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished), int chunk_rows,     \
       const StepTable* steps, int row, int elements) {                                                            \
-    lcm_step_warm_up<T>(                                                                                          \
-        Unguided{}, AS_ROWS(const T, sample, elements), AS_ROWS(const T, model_output, elements),                 \
-        AS_ROWS(float, x0, elements), AS_ROWS(T, finished, elements), steps, row, elements);                      \
+    lcm_step_warm_up<T>(Unguided{}, LCM_STEP_WARM_UP_ARGUMENTS(T));                                               \
   }                                                                                                               \
-  extern "C" __global__ void lcm_step_warm_up_guided_##name(                                                      \
+  extern "C" __global__ void lcm_step_warm_up_self_##name(                                                        \
       ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished),                     \
       ROWS(const T, origins), int chunk_rows, const TickParameters* parameters, const StepTable* steps, int row,  \
       int elements) {                                                                                             \
     lcm_step_warm_up<T>(                                                                                          \
-        Guided<T>{AS_ROWS(const T, origins, elements), parameters}, AS_ROWS(const T, sample, elements),           \
-        AS_ROWS(const T, model_output, elements), AS_ROWS(float, x0, elements), AS_ROWS(T, finished, elements),   \
-        steps, row, elements);                                                                                    \
+        GuidedFromOrigin<T>{AS_ROWS(const T, origins, elements), parameters}, LCM_STEP_WARM_UP_ARGUMENTS(T));     \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_warm_up_full_##name(                                                        \
+      ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished),                     \
+      ROWS(const T, negative_output), int chunk_rows, const TickParameters* parameters, const StepTable* steps,   \
+      int row, int elements) {                                                                                    \
+    lcm_step_warm_up<T>(                                                                                          \
+        GuidedFromModel<T>{AS_ROWS(const T, negative_output, elements), 0, parameters},                           \
+        LCM_STEP_WARM_UP_ARGUMENTS(T));                                                                           \
+  }                                                                                                               \
+  extern "C" __global__ void lcm_step_warm_up_initialize_##name(                                                  \
+      ROWS(const T, sample), ROWS(const T, model_output), ROWS(float, x0), ROWS(T, finished),                     \
+      ROWS(const T, negative_output), ROWS(T, origins), int chunk_rows, const TickParameters* parameters,         \
+      const StepTable* steps, int row, int elements) {                                                            \
+    lcm_step_warm_up<T>(                                                                                          \
+        GuidedFromFirstStep<T>{                                                                                   \
+            AS_ROWS(T, origins, elements), AS_ROWS(const T, negative_output, elements), 0, SINK, parameters},     \
+        LCM_STEP_WARM_UP_ARGUMENTS(T));                                                                           \
   }
 
 FOR_EACH_ELEMENT_TYPE(LATENTS)

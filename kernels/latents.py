@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.kernels.launcher import THREADS, Launcher, check_element_type, check_row, check_rows, row_arguments
+from live2diff_trt.kernels.launcher import THREADS, Launcher, check_element_type, check_rows, check_step, row_arguments
+from live2diff_trt.kernels.library import KernelError
 from live2diff_trt.kernels.tick_parameters import SINK
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class LatentLauncher(Launcher):
         """
         dtype = check_element_type("sample", sample)
         latent_shape = sample.shape[1:]
-        check_row(row)
+        check_step(row)
         self.check("sample", sample, (SINK, *latent_shape), dtype)
         self.check("clean", clean, (SINK, *latent_shape), clean.dtype if clean.dtype == "float32" else dtype)
         self.check_parameters(parameters)
@@ -111,32 +112,45 @@ class LatentLauncher(Launcher):
     ) -> None:
         """Predict every row's clean latent, and move each active row but the last one on, noised to its next step.
 
+        What a row is denoised with is guided as ``model_output`` and ``origins`` say: without more rows and without
+        origins not at all; with origins by the kind self, with as many rows more by full, with one more and origins by
+        initialize.
+
         Args:
             stream: where to launch.
-            sample: [rows, channels, height, width]; rows 1 and later change in place where the row before is active.
-            model_output: alike.
-            x0: alike, float32; written.
+            sample: [rows, channels, height, width], a row for each step; rows 1 and later change in place where the row
+                before is active. May lie in chunks, and the others too.
+            model_output: alike, and behind these rows those under the negative prompt: of every step, of the first one,
+                or none.
+            x0: as sample, float32; written.
             finished: [channels, height, width], of the sample's dtype: the last row's clean latent; written.
-            parameters: the tick's, uint8; with origins, the scale and delta of guidance too.
+            parameters: the tick's, uint8; with guidance, its scale and delta too.
             step_table: float32 [4, 8].
-            origins: alike, the clean latents that guidance leads away from; None: no guidance.
+            origins: as sample, the clean latents that virtual noise leads back to; None: there is none. With initialize
+                row 0 is written: the latent that its negative noise implies.
+
+        Raises:
+            DeviceTensorError: if a tensor is something else.
+            KernelError: if there is no guidance of such rows and origins.
         """
         dtype = check_element_type("sample", sample)
         rows, latent_shape = check_rows("sample", sample), sample.shape[1:]
+        check_step(rows - 1)
         self.check("sample", sample, sample.shape, dtype)
-        self.check("model_output", model_output, sample.shape, dtype)
+        self.check("model_output", model_output, (check_rows("model_output", model_output), *latent_shape), dtype)
         self.check("x0", x0, sample.shape, "float32")
         self.check_dense("finished", finished, latent_shape, dtype)
         self.check_parameters(parameters)
         self.check_step_table(step_table)
-        guided = self._check_origins(origins, sample)
+        looked_back_at = self._check_origins(origins, sample)
+        kind = _guidance_of(model_output.shape[0] - rows, rows, has_origins=origins is not None)
         elements = math.prod(latent_shape)
         self.launch(
             stream,
-            f"lcm_step_guided_{dtype}" if guided else f"lcm_step_{dtype}",
+            f"lcm_step{kind}_{dtype}",
             (_blocks(elements, _NOISE_BLOCK), 1, 1),
             (THREADS, 1, 1),
-            *row_arguments(sample=sample, model_output=model_output, x0=x0, **guided),
+            *row_arguments(sample=sample, model_output=model_output, x0=x0, **looked_back_at),
             finished.address,
             parameters.address,
             step_table.address,
@@ -155,9 +169,13 @@ class LatentLauncher(Launcher):
         row: int,
         parameters: DeviceTensor,
         step_table: DeviceTensor,
+        negative_output: DeviceTensor | None = None,
         origins: DeviceTensor | None = None,
     ) -> None:
         """Predict the clean latents of the 8 warm-up frames, all at one row's step.
+
+        They are guided as ``negative_output`` and ``origins`` say: without both not at all; with origins by the kind
+        self, with a negative output by full, with both as at the first step of initialize.
 
         Args:
             stream: where to launch.
@@ -166,38 +184,61 @@ class LatentLauncher(Launcher):
             x0: alike, float32; written.
             finished: the same values in the sample's dtype; written.
             row: whose step.
-            parameters: the tick's, uint8: with origins, the scale and delta of guidance.
+            parameters: the tick's, uint8: with guidance, its scale and delta.
             step_table: float32 [4, 8].
-            origins: alike, the clean latents that guidance leads away from; None: no guidance.
+            negative_output: alike, what the model gave under the negative prompt; None: it was not asked.
+            origins: alike, the clean latents that virtual noise leads back to; None: there is none. With a negative
+                output they are written: the latents that it implies.
+
+        Raises:
+            DeviceTensorError: if a tensor is something else.
+            KernelError: if there is no such step.
         """
         dtype = check_element_type("sample", sample)
         shape = (SINK, *sample.shape[1:])
-        check_row(row)
+        check_step(row)
         for name, tensor in {"sample": sample, "model_output": model_output, "finished": finished}.items():
             self.check(name, tensor, shape, dtype)
         self.check("x0", x0, shape, "float32")
         self.check_parameters(parameters)
         self.check_step_table(step_table)
-        guided = self._check_origins(origins, sample)
+        asked: dict[str, DeviceTensor] = {}
+        if negative_output is not None:
+            self.check("negative_output", negative_output, shape, dtype)
+            asked = {"negative_output": negative_output}
+        guides = {**asked, **self._check_origins(origins, sample)}
+        kind = _guidance_of(1 if asked else 0, 1, has_origins=origins is not None)
         elements = math.prod(shape[1:])
         self.launch(
             stream,
-            f"lcm_step_warm_up_guided_{dtype}" if guided else f"lcm_step_warm_up_{dtype}",
+            f"lcm_step_warm_up{kind}_{dtype}",
             (_blocks(elements, 1), SINK, 1),
             (THREADS, 1, 1),
-            *row_arguments(sample=sample, model_output=model_output, x0=x0, finished=finished, **guided),
-            *((parameters.address,) if guided else ()),
+            *row_arguments(sample=sample, model_output=model_output, x0=x0, finished=finished, **guides),
+            *((parameters.address,) if guides else ()),
             step_table.address,
             np.int32(row),
             np.int32(elements),
         )
 
     def _check_origins(self, origins: DeviceTensor | None, sample: DeviceTensor) -> dict[str, DeviceTensor]:
-        """Return what a guided kernel takes beside what an unguided one does; nothing where there is no guidance."""
+        """Return the origins as a kernel takes them; nothing where there are none."""
         if origins is None:
             return {}
         self.check("origins", origins, sample.shape, sample.dtype)
         return {"origins": origins}
+
+
+def _guidance_of(negative_rows: int, rows: int, *, has_origins: bool) -> str:
+    """Return the ending of the kernel that guides so many rows; raise KernelError if no kind of guidance has them."""
+    if has_origins and negative_rows in (0, 1):
+        return "_initialize" if negative_rows else "_self"
+    if not has_origins and negative_rows in (0, rows):
+        return "_full" if negative_rows else ""
+    raise KernelError(
+        f"{negative_rows} negative rows of {rows}, with{'' if has_origins else 'out'} origins, are no guidance",
+        "Pass none with or without origins, one with origins, or as many without",
+    )
 
 
 def _blocks(elements: int, per_thread: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from live2diff_trt.kernels.device_tensor import DeviceTensor, DeviceTensorError, check_tensor
 from live2diff_trt.kernels.library import ELEMENT_TYPES, HEAD_CHANNELS, KernelError, KernelLibrary
-from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, TICK_PARAMETERS
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, MAXIMUM_STEPS, TICK_PARAMETERS
 
 if TYPE_CHECKING:
     from cuda.core import LaunchConfig, Stream
@@ -46,8 +46,8 @@ class Launcher:
         self.check_dense("parameters", parameters, (TICK_PARAMETERS.itemsize,), "uint8")
 
     def check_step_table(self, step_table: DeviceTensor) -> None:
-        """Check the steps' constants, float32 [4, MAXIMUM_ROWS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out."""
-        self.check_dense("step_table", step_table, (4, MAXIMUM_ROWS), "float32")
+        """Check the steps' constants, float32 [4, MAXIMUM_STEPS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out."""
+        self.check_dense("step_table", step_table, (4, MAXIMUM_STEPS), "float32")
 
     def launch(
         self,
@@ -104,6 +104,12 @@ def check_row(row: int, rows: int = MAXIMUM_ROWS) -> None:
     """Raise KernelError unless ``row`` is one of ``rows``."""
     if not 0 <= row < rows:
         raise KernelError(f"there is no row {row}", f"Rows count from 0 to {rows - 1}")
+
+
+def check_step(step: int) -> None:
+    """Raise KernelError unless ``step`` is one of the step table's."""
+    if not 0 <= step < MAXIMUM_STEPS:
+        raise KernelError(f"there is no step {step}", f"Steps count from 0 to {MAXIMUM_STEPS - 1}")
 
 
 def row_arguments(**tensors: DeviceTensor) -> tuple[Any, ...]:

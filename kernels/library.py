@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 ELEMENT_TYPES = ("float16", "float32")
 HEAD_CHANNELS = (4, 8, 40, 80, 160)
+GUIDED = ("_self", "_full", "_initialize")
+"""Endings of the steps of each kind of guidance."""
 VECTOR_BYTES = (4, 8, 16)
 """That group_norm_once reads at a time."""
 
@@ -35,10 +37,7 @@ def entry_points() -> dict[str, tuple[str, ...]]:
             "enter",
             "enter_warm_up",
             "enter_warm_up_from_x0",
-            "lcm_step",
-            "lcm_step_guided",
-            "lcm_step_warm_up",
-            "lcm_step_warm_up_guided",
+            *(f"{step}{kind}" for step in ("lcm_step", "lcm_step_warm_up") for kind in ("", *GUIDED)),
         ),
         "window": ("window_inputs",),
         "group_norm": ("group_statistics", "group_normalise"),

@@ -43,7 +43,7 @@ class SpatialAttentionLauncher(Launcher):
 
         Args:
             stream: where to launch.
-            q: [rows, positions, channels], of at most 8 rows that may lie in chunks.
+            q: [rows, positions, channels], of at most 16 rows that may lie in chunks.
             k: [any rows, tokens, channels]: row r attends to row r modulo these rows. May lie in chunks.
             v: as k.
             out: as q; written. No alias of the others.

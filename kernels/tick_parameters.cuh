@@ -1,7 +1,8 @@
 // What changes from tick to tick. The same structure as TICK_PARAMETERS in tick_parameters.py; a test compares them.
 #pragma once
 
-constexpr int MAXIMUM_ROWS = 8;
+constexpr int MAXIMUM_STEPS = 8;
+constexpr int MAXIMUM_ROWS = 2 * MAXIMUM_STEPS;  // each step under the prompt, and under a negative one
 constexpr int WINDOW = 16;
 constexpr int SINK = 8;
 
@@ -31,12 +32,12 @@ struct TickParameters {
 };
 
 static_assert(sizeof(RowParameters) == 144, "tick_parameters.py has another layout");
-static_assert(sizeof(TickParameters) == 1216, "tick_parameters.py has another layout");
+static_assert(sizeof(TickParameters) == 2368, "tick_parameters.py has another layout");
 
-// The constants of the denoising steps, float32 [4, MAXIMUM_ROWS] in this order.
+// The constants of the denoising steps, float32 [4, MAXIMUM_STEPS] in this order.
 struct StepTable {
-  float sqrt_alpha[MAXIMUM_ROWS];
-  float sqrt_one_minus_alpha[MAXIMUM_ROWS];
-  float c_skip[MAXIMUM_ROWS];
-  float c_out[MAXIMUM_ROWS];
+  float sqrt_alpha[MAXIMUM_STEPS];
+  float sqrt_one_minus_alpha[MAXIMUM_STEPS];
+  float c_skip[MAXIMUM_STEPS];
+  float c_out[MAXIMUM_STEPS];
 };

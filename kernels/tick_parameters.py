@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-MAXIMUM_ROWS = 8
-"""Rows of one launch: a step list has at most 8 steps, and warm-up 8 frames."""
+MAXIMUM_STEPS = 8
+"""Of a step list."""
+MAXIMUM_ROWS = 2 * MAXIMUM_STEPS
+"""Rows of one launch: every step under the prompt, and under a negative one; warm-up has 8 frames."""
 WINDOW = 16
 SINK = 8
 

@@ -9,6 +9,7 @@ from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.pipeline import Pipeline
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 BackendOptions = OnnxRuntimeOptions | TensorRTOptions
 
@@ -20,13 +21,12 @@ def open_pipeline(
     seed: int,
     guidance: Guidance = NO_GUIDANCE,
     *,
-    max_steps: int,
+    room: StreamRoom,
 ) -> Pipeline:
-    """Open a bundle on a backend, with room for ``max_steps``, ready for the first frame but for the prompt.
+    """Open a bundle on a backend, ready for the first frame but for the prompt.
 
     Raises:
         BackendError: if the backend is not installed, or can't work on this machine.
-        ControlError: if the backend has no guidance of that kind.
     """
     if isinstance(options, TensorRTOptions):
         try:
@@ -36,7 +36,7 @@ def open_pipeline(
                 f"TensorRT's runtime needs a package that is not installed ({error})",
                 "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
             ) from error
-        return open_cuda_pipeline(bundle, spec, options, seed, guidance, max_steps=max_steps)
+        return open_cuda_pipeline(bundle, spec, options, seed, guidance, room=room)
     from live2diff_trt.runtime.host_pipeline import HostPipeline
 
-    return HostPipeline(bundle, spec, options, seed, guidance, max_steps=max_steps)
+    return HostPipeline(bundle, spec, options, seed, guidance, room=room)

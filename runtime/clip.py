@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt_control import PromptControl
 from live2diff_trt.runtime.prompt_state import PromptState
@@ -52,14 +53,14 @@ class Clip:
         self._queue.repeat(arrival)
         self.next_frame += 1
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Finish the frames that were submitted, and go on with other denoising steps. Numbers go on, too."""
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Finish the frames that were submitted, and go on with other rows. Numbers go on, too."""
         self.drain()
         self._prompt.project()
-        self._pipeline.change_steps(step_list)
+        self._pipeline.change_rows(step_list, guidance)
 
     def change_style(self, take: Callable[[], None]) -> None:
-        """Finish the frames that were submitted, and take other weights; ``change_steps`` must follow.
+        """Finish the frames that were submitted, and take other weights; ``change_rows`` must follow.
 
         ``take`` lets the pipeline go on with them. If it raises, nothing has changed.
         """

@@ -13,7 +13,7 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.frame import Image
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
@@ -22,8 +22,9 @@ from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.tick_graphs import GraphsOfSteps
+from live2diff_trt.runtime.tick_graphs import GraphsOfRows
 from live2diff_trt.runtime.unet_session import UNetSession
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class SessionParts:
         tokenizer: of the prompt.
         stages: autoencoder and depth.
         newest: the newest frames.
-        tick: the order of the work, at the denoising steps in effect.
+        tick: the order of the work, with the rows in effect.
         exchange: the way in and out.
         spare: a second set of what a style replaces; None: styles are exchanged in place.
     """
@@ -92,7 +93,7 @@ class CudaPipeline:
 
     Attributes:
         parts: what it consists of.
-        max_steps: how many denoising steps there is room for.
+        room: how many denoising steps, and which kinds of guidance, there is room for.
         guidance: in effect.
 
     Inside a tick the host computes integers and launches: what fetches them and the picture, one graph or, where lanes
@@ -101,19 +102,22 @@ class CudaPipeline:
     """
 
     def __init__(
-        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, max_steps: int
+        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
     ) -> None:
         self.spec = spec
-        self.max_steps = max_steps
+        self.room = room
         self.parts = parts
         self.set_seed(seed)
+        self._negative_prompt: str | None = None
         self.set_guidance(guidance)
+        self._rows = StreamRows(spec.steps, guidance.kind)
         self._batch = StreamBatch(spec.steps)
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
         # so no lane has to; graphs run only behind warm-up's fork.
-        parts.tick.enqueue(parts.memory.stream)
-        if parts.spare is not None:
-            parts.spare.tick.enqueue(parts.memory.stream)
+        for kind in sorted(room.kinds):
+            rows = StreamRows(spec.steps, kind)
+            for tick in (parts.tick, *(() if parts.spare is None else (parts.spare.tick,))):
+                tick.with_rows(rows).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
         self._graphs = self._capture()
         self._styled: StyledWeights | None = None
@@ -153,23 +157,24 @@ class CudaPipeline:
         """Draw other noise, from the next tick on."""
         self.parts.exchange.set_seed(seed % 2**64)  # any integer's lowest bits, as bundle/noise.py takes them
 
-    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
-        """Capture the ticks of another T, while frames are on their way: nothing runs, and nothing is waited for."""
+    def prepare_rows(self, step_list: tuple[int, ...], kind: GuidanceKind) -> None:
+        """Capture the ticks of other rows, while frames are on their way: nothing runs, and nothing is waited for."""
         self._make_current()
-        spec = self.spec.with_step_list(step_list)
-        self._graphs.prepare(spec.steps, lambda: self.parts.tick.with_steps(spec).capture(self.parts.memory))
+        rows = StreamRows(len(step_list), kind)
+        self._graphs.prepare(rows, lambda: self.parts.tick.with_rows(rows).capture(self.parts.memory))
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Go on with denoising steps that were prepared, warmed up from the newest frames. Waits for the device."""
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Go on with rows that were prepared, warmed up from the newest frames. Waits for the device."""
         self._make_current()
-        self.prepare_steps(step_list)  # anew, where other plans are in use by now
+        self.prepare_rows(step_list, guidance.kind)  # anew, where other plans are in use by now
         streamed = int(self.parts.unet.ring.window.counts[0])
         self.spec = self.spec.with_step_list(step_list)
-        self.parts = replace(self.parts, tick=self.parts.tick.with_steps(self.spec))
-        self.parts.unet.set_steps(self.spec)
-        self._graphs.take(self.spec.steps)
+        self._rows = StreamRows(len(step_list), guidance.kind)
+        self.parts = replace(self.parts, tick=self.parts.tick.with_rows(self._rows))
+        self.parts.unet.set_rows(self.spec, self._rows)
+        self.set_guidance(guidance)
+        self._graphs.take(self._rows)
         self._batch = StreamBatch(self.spec.steps)
-        self.parts.unet.ring.count_rows(self.spec.steps)
         self.parts.unet.ring.reset(self.parts.memory)
         if self._is_warm:
             self._warm_up_again(streamed)
@@ -197,11 +202,11 @@ class CudaPipeline:
             return lambda: self._refit_in_place(weights)
         spare.weights.check(weights)
         spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
-        spec = self.spec
-        graphs = spare.tick.with_steps(spec).capture(self.parts.memory)
-        return lambda: self._swap_in(spare, weights, GraphsOfSteps(spec.steps, graphs))
+        rows = self._rows
+        graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
+        return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, graphs))
 
-    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfSteps) -> None:
+    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfRows) -> None:
         """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
         self._make_current()
         self.parts.lanes.sync()
@@ -230,16 +235,22 @@ class CudaPipeline:
     def _go_on_with(self, weights: StyledWeights) -> None:
         tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
         self.parts = replace(self.parts, tokenizer=tokenizer)
+        self._negative_prompt = None  # it was encoded by another text encoder
         self._styled = weights
 
-    def _capture(self) -> GraphsOfSteps:
-        return GraphsOfSteps(self.spec.steps, self.parts.tick.capture(self.parts.memory))
+    def _capture(self) -> GraphsOfRows:
+        return GraphsOfRows(self._rows, self.parts.tick.capture(self.parts.memory))
 
     def set_guidance(self, guidance: Guidance) -> None:
-        """Guide by another scale or delta, from the next tick on."""
+        """Guide by another scale, delta or negative prompt, from the next tick on. Nothing is waited for."""
         self.guidance = guidance
-        if guidance.has_origins:
+        if guidance.kind != "none":
             self.parts.exchange.set_guidance(guidance)
+        if guidance.asks_the_unet and guidance.negative_prompt != self._negative_prompt:
+            self._make_current()
+            token_ids = self.parts.tokenizer.tokenize_negative(guidance.negative_prompt)
+            self.parts.unet.conditions.set_negative_prompt(token_ids)
+            self._negative_prompt = guidance.negative_prompt
 
     def gather(self, frame: int, image: Any) -> None:
         """Encode one of the first frames and estimate its depth; both are kept on the device until warm-up."""
@@ -283,10 +294,10 @@ class CudaPipeline:
         else:
             slot = exchange.bring_in(image)
             self._batch.enter(frame)
-        slot.record.write_rows(self._batch.frames, window.view())
+        slot.record.write_rows(self._rows.spread(self._batch.frames), window.view())
         exchange.fetch(slot)
         self._graphs.launch()
-        window.advance(self._batch.active)
+        window.advance(self._rows.spread(self._batch.active))
         finished = self._batch.advance()
         if finished is None:
             exchange.finish(slot, lanes.decode)

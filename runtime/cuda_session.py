@@ -18,14 +18,12 @@ from live2diff_trt.engine.gpu import Gpu, detect_gpu
 from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.tick_parameters import SINK, WINDOW
 from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
-from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_frames import FrameExchange
+from live2diff_trt.runtime.device_guidance import DeviceGuidance
 from live2diff_trt.runtime.device_memory_use import free_memory, has_context
 from live2diff_trt.runtime.device_stages import DeviceStages
-from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
@@ -33,7 +31,8 @@ from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.spare_style import StyledParts, open_spare
-from live2diff_trt.runtime.tick import Tick, origins_layout
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
 
 logger = logging.getLogger(__name__)
@@ -46,24 +45,23 @@ def open_cuda_pipeline(
     seed: int,
     guidance: Guidance = NO_GUIDANCE,
     *,
-    max_steps: int,
+    room: StreamRoom,
 ) -> CudaPipeline:
-    """Open a stream on a GPU, with room for ``max_steps``, ready for its first frame but for the prompt.
+    """Open a stream on a GPU, ready for its first frame but for the prompt.
 
     Raises:
         BackendError: if there is no GPU, or no flavour of TensorRT that works on it.
         PlanStoreError: if the bundle has no plans for this GPU, or they are damaged.
         DeviceMemoryError: if the session would not fit; nothing was allocated then.
         SpecError: if the stream's window is not the one the kernels are compiled for.
-        ControlError: if the kind of guidance is not one of TensorRT's.
     """
-    _check_guidance(guidance)
-    flavour, gpu, stored = find_plans(bundle, spec, options)
-    return open_session(bundle, spec, stored, flavour, gpu, options, seed, guidance, max_steps=max_steps)
+    rows = StreamRows(spec.steps, guidance.kind)
+    flavour, gpu, stored = find_plans(bundle, rows, options)
+    return open_session(bundle, spec, stored, flavour, gpu, options, seed, guidance, room=room)
 
 
-def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
-    """Choose the flavour for this GPU, and among the plans that were built for it those that suit the stream best."""
+def find_plans(bundle: Bundle, rows: StreamRows, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
+    """Choose the flavour for this GPU, and among the plans that were built for it those that suit the rows best."""
     gpu = require_gpu(options.device)
     flavour, reason = choose_flavour(options.flavour, gpu.compute_capability)
     logger.info("%s %s: %s", flavour.name, flavour.version, reason)
@@ -74,7 +72,7 @@ def find_plans(bundle: Bundle, spec: StreamSpec, options: TensorRTOptions) -> tu
         flavour.version,
         gpu.compute_capability,
         options.form,
-        options.rows or spec.steps,
+        options.rows or rows.count,
         options.refittable,
     )
     return flavour, gpu, store.open(_best_key(wanted, store.find(bundle.digest), options.rows is not None))
@@ -90,7 +88,7 @@ def open_session(
     seed: int,
     guidance: Guidance = NO_GUIDANCE,
     *,
-    max_steps: int,
+    room: StreamRoom,
 ) -> CudaPipeline:
     """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
     _check_window(spec)
@@ -101,26 +99,21 @@ def open_session(
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts, options.device)
     estimate = estimate_session(
-        spec,
-        stored,
-        measured,
-        max_steps=max_steps,
-        overlap=options.overlap,
-        hot_restyle=options.hot_restyle,
-        guidance=guidance,
+        spec, stored, measured, room=room, overlap=options.overlap, hot_restyle=options.hot_restyle
     )
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
     started = time.perf_counter()
+    rows = StreamRows(spec.steps, guidance.kind)
     unet = open_unet(
-        spec, stored, flavour, facts, measured, options.device, max_steps=max_steps, overlap=options.overlap
+        spec, stored, flavour, facts, measured, options.device, rows=rows, room=room, overlap=options.overlap
     )
     with ExitStack() as opened:
         opened.callback(unet.close)
-        parts = _surround(unet, bundle, stored, spec, options, guidance, max_steps)
+        parts = _surround(unet, bundle, stored, spec, options, room)
         opened.callback(parts.exchange.close)
-        pipeline = CudaPipeline(parts, spec, seed, guidance, max_steps=max_steps)
+        pipeline = CudaPipeline(parts, spec, seed, guidance, room=room)
         opened.pop_all()  # from here on the pipeline closes them
     logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
     if fresh_context and "overhead_bytes" not in measured:
@@ -135,16 +128,15 @@ def _surround(
     stored: StoredPlans,
     spec: StreamSpec,
     options: TensorRTOptions,
-    guidance: Guidance,
-    max_steps: int,
+    room: StreamRoom,
 ) -> SessionParts:
     """Add what makes a stream of a UNet: lanes, autoencoder and depth, the tick's order, the way in and out."""
     memory, constants = session.memory, session.constants
     lanes = Lanes(memory, overlap=options.overlap)
     stages = DeviceStages(memory, session.plans, session.kernels, spec, constants.pending_parameters)
     newest = NewestFrames(memory, session.kernels, spec, stages, constants.parameters)
-    origins = _allocate_origins(memory, spec, max_steps) if guidance.has_origins else None
-    tick = Tick(session.kernels, spec, stages, session.unet, constants, newest, lanes, origins)
+    guidance = DeviceGuidance(memory, spec, room)
+    tick = Tick(session.kernels, spec, stages, session.unet, constants, newest, lanes, guidance)
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
@@ -154,28 +146,15 @@ def _surround(
     return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange, spare)
 
 
-def _allocate_origins(memory: DeviceMemory, spec: StreamSpec, max_steps: int) -> DeviceTensor:
-    layout = origins_layout(spec, max_steps)
-    return layout.at(memory.allocate("guidance", layout.nbytes), memory.device_id)
-
-
 def estimate_for(
-    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, guidance: Guidance = NO_GUIDANCE, *, max_steps: int
+    bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
 ) -> MemoryEstimate | None:
     """Return what a session would take, or None where its plans were never opened on this GPU."""
-    _, gpu, stored = find_plans(bundle, spec, options)
+    _, gpu, stored = find_plans(bundle, StreamRows(spec.steps, guidance.kind), options)
     measured = stored.facts(gpu).load_measured()
     if "scratch_bytes" not in measured:
         return None
-    return estimate_session(
-        spec,
-        stored,
-        measured,
-        max_steps=max_steps,
-        overlap=options.overlap,
-        hot_restyle=options.hot_restyle,
-        guidance=guidance,
-    )
+    return estimate_session(spec, stored, measured, room=room, overlap=options.overlap, hot_restyle=options.hot_restyle)
 
 
 def require_gpu(device_id: int) -> Gpu:
@@ -199,14 +178,6 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
     if rows_are_fixed or not same:
         return wanted
     return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
-
-
-def _check_guidance(guidance: Guidance) -> None:
-    if guidance.asks_the_unet:
-        raise ControlError(
-            f"TensorRT's pipeline has no guidance of the kind {guidance.kind}",
-            "Use self or none, or run with --backend onnxruntime (options=OnnxRuntimeOptions())",
-        )
 
 
 def _check_restyle(options: TensorRTOptions) -> None:

@@ -43,8 +43,9 @@ class CutKernels:
         memory: where to allocate.
         spec: the stream.
         split: the cuts.
+        rows: the most of a launch.
         constants: initialiser → its values.
-        crossing: every crossing tensor, with room for the warm-up's rows.
+        crossing: every crossing tensor, with room for the rows of a tick and of warm-up.
         ring: read and written in place by temporal attention.
         conditions: what is hoisted.
         parameters: the tick's parameters on the device, uint8.
@@ -56,6 +57,7 @@ class CutKernels:
         kernels: Kernels,
         spec: StreamSpec,
         split: UNetSplit,
+        rows: int,
         constants: Constants,
         crossing: Mapping[str, DeviceTensor],
         ring: DeviceKvRing,
@@ -68,7 +70,7 @@ class CutKernels:
         self._ring = ring
         self._conditions = conditions
         self._parameters = parameters
-        self._layout = kernel_layout(split, constants, spec)
+        self._layout = kernel_layout(split, constants, spec, rows)
         self._constants = _upload(memory, self._layout, constants)
 
     def with_own_weights(self, memory: DeviceMemory, conditions: DeviceConditions, constants: Constants) -> CutKernels:
@@ -89,13 +91,13 @@ class CutKernels:
         else:
             self._run(stream, cut, rows, self._conditions.tick_rows)
 
-    def warm_up(self, stream: Stream, cut: Cut, step: int) -> None:
-        """Compute a cut for the warm-up frames at a denoising step; the sink of that step's row is filled in place."""
+    def warm_up(self, stream: Stream, cut: Cut, row: int) -> None:
+        """Compute a cut for the warm-up frames at a row's step, under its prompt; its sink is filled in place."""
         rows = self._spec.sink
         if isinstance(cut, TemporalAttentionCut):
-            self._kernels.warm_up_attention(stream, **self._temporal(cut, rows), row=step, heads=self._spec.heads)
+            self._kernels.warm_up_attention(stream, **self._temporal(cut, rows), row=row, heads=self._spec.heads)
         else:
-            self._run(stream, cut, rows, lambda name: self._conditions.warm_up_rows(name, step))
+            self._run(stream, cut, rows, lambda name: self._conditions.warm_up_rows(name, row))
 
     def _run(self, stream: Stream, cut: Cut, rows: int, hoisted: Callable[[str], DeviceTensor]) -> None:
         """Compute what does not look at other frames; a view computes nothing."""
@@ -135,10 +137,10 @@ class CutKernels:
         return replace(tensor, shape=(rows, math.prod(positions), channels))
 
 
-def kernel_layout(split: UNetSplit, constants: Constants, spec: StreamSpec) -> BlockLayout:
-    """Return where the constants lie, and the workspace."""
+def kernel_layout(split: UNetSplit, constants: Constants, spec: StreamSpec, rows: int) -> BlockLayout:
+    """Return where the constants lie, and the workspace for as many as ``rows`` rows."""
     groups = max((cut.groups for cut in _group_norms(split)), default=1)
-    workspace = group_norm_workspace(spec.sink, groups)
+    workspace = group_norm_workspace(rows, groups)
     return BlockLayout(
         {
             **{name: TensorLayout(constants[name].shape, spec.dtype) for name in split.constants},

@@ -5,7 +5,8 @@ Plans take them per row, so each lies there once for every row of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,26 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.runtime.copied import copied
 from live2diff_trt.runtime.device import DeviceMemory, PinnedTurns, copy_on_device, dense_bytes
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 
 HOISTED = ("time_embed", "text_encoder", "prompt_kv")
 """What runs once per step list or prompt. Recordings bring encoded prompts: they have no text encoder."""
 _TURNS = 5
-"""Of text embeddings on their way up: as many as there are slots of frames with three lanes, so none is waited for."""
+"""Of text on its way up: as many as there are slots of frames with three lanes, so none is waited for."""
+Named = dict[str, DeviceTensor]
 
 
 class DeviceConditions:
     """Owner of the hoisted tensors of one stream.
 
+    Where there may be rows under a negative prompt, each row of a tick has keys and values of its own, so that chunks
+    may mix both; else one chunk's are everyone's.
+
     Args:
         memory: where to allocate, and the stream on which the hoisted plans run.
         plans: holds ``time_embed``, ``text_encoder`` and ``prompt_kv``.
         spec: the stream.
-        max_steps: the largest T that there is to be room for.
+        room: for how many rows.
         tick_rows, warm_up_rows: rows of a plan's chunk in a tick and in warm-up.
     """
 
@@ -40,19 +46,23 @@ class DeviceConditions:
         memory: DeviceMemory,
         plans: Mapping[str, Plan],
         spec: StreamSpec,
-        max_steps: int,
+        room: StreamRoom,
         tick_rows: int,
         warm_up_rows: int,
     ) -> None:
         self._memory = memory
         self._plans = plans
-        self._tick_rows, self._warm_up_rows = tick_rows, warm_up_rows
-        layouts = condition_layouts(spec, max_steps, tick_rows, warm_up_rows)
-        tick, warm_up, prompt, single = (
-            layout.at(memory.allocate("conditions", layout.nbytes), memory.device_id) for layout in layouts
-        )
-        self._tick_time, self._warm_up_time, self._prompt, self._single = tick, warm_up, prompt, single
-        self._staging = PinnedTurns(memory.device, _TURNS, dense_bytes(single["text_embeddings"]))
+        self._warm_up_rows = warm_up_rows
+        self._rows = StreamRows(spec.steps)
+        blocks = {
+            name: layout.at(memory.allocate("conditions", layout.nbytes), memory.device_id)
+            for name, layout in condition_layouts(spec, room, tick_rows, warm_up_rows).items()
+        }
+        self._tick_time, self._warm_up_time = blocks["time in a tick"], blocks["time in warm-up"]
+        self._prompt, self._single = blocks["prompt"], blocks["single"]
+        self._negative_prompt: Named = blocks.get("negative prompt", {})
+        self._tick_prompt: Named = blocks.get("prompt in a tick", {})
+        self._staging = PinnedTurns(memory.device, _TURNS, dense_bytes(self._single["text_embeddings"]))
         self._bind_hoisted_plans(plans)
 
     def with_plans(self, plans: Mapping[str, Plan]) -> DeviceConditions:
@@ -60,17 +70,20 @@ class DeviceConditions:
         self._bind_hoisted_plans(plans)
         return copied(self, _plans=plans)
 
-    def set_steps(self, timesteps: NDArray[np.int32]) -> None:
-        """Compute every resnet's time projection of the denoising steps, [T] int32. Waits for the device."""
+    def set_rows(self, timesteps: NDArray[np.int32], rows: StreamRows) -> None:
+        """Compute every resnet's time projection of the denoising steps, [T] int32, and give rows what is theirs.
+
+        Waits for the device.
+        """
+        self._rows = rows
         for step, timestep in enumerate(timesteps):
             self._memory.upload(self._single["timesteps"], timestep[None])
             self._enqueue("time_embed")
-            for name, rows in self._tick_time.items():
-                copy_on_device(self._memory.stream, rows.row(step), self._single[name].row(0))
-            for name, rows in self._warm_up_time.items():
-                for row in range(self._warm_up_rows):
-                    target = rows.row(step * self._warm_up_rows + row)
-                    copy_on_device(self._memory.stream, target, self._single[name].row(0))
+            first = step * self._warm_up_rows
+            self._spread(self._tick_time, [row for row, at in enumerate(rows.step_of_row) if at == step])
+            self._spread(self._warm_up_time, range(first, first + self._warm_up_rows))
+        self._give_prompt(self._prompt, range(rows.steps))
+        self._give_prompt(self._negative_prompt, range(rows.steps, rows.count))
         self._memory.stream.sync()
 
     def encode(self, token_ids: NDArray[np.int32]) -> NDArray[np.floating]:
@@ -80,48 +93,74 @@ class DeviceConditions:
         return self._memory.download(self._single["text_embeddings"])
 
     def set_text_embeddings(self, embeddings: NDArray[np.floating]) -> None:
-        """Take text embeddings, [1, tokens, channels], for all rows. In the stream's order, without waiting for it."""
-        target = self._single["text_embeddings"]
-        self._staging.send(self._memory.stream, target.address, embeddings.astype(target.dtype))
-        self._project_prompt()
+        """Take text embeddings, [1, tokens, channels], for T rows. In the stream's order, without waiting for it."""
+        self._send("text_embeddings", embeddings)
+        self._project(self._prompt)
+        self._give_prompt(self._prompt, range(self._rows.steps))
 
-    def _project_prompt(self) -> None:
-        """Compute cross-attention's keys and values, and give every row its copy."""
-        self._enqueue("prompt_kv")
-        for name, rows in self._prompt.items():
-            for row in range(rows.shape[0]):
-                copy_on_device(self._memory.stream, rows.row(row), self._single[name].row(0))
+    def set_negative_prompt(self, token_ids: NDArray[np.int32]) -> None:
+        """Encode one prompt, [tokens] int32, for the rows under it. In the stream's order, without waiting for it."""
+        self._send("token_ids", token_ids)
+        self._enqueue("text_encoder")
+        self._project(self._negative_prompt)
+        self._give_prompt(self._negative_prompt, range(self._rows.steps, self._rows.count))
 
     def tick_inputs(self, chunk: int) -> dict[str, int]:
         """Return the addresses of what the rows of a chunk take in a tick, by input name."""
-        time = {name: rows.chunk(chunk).address for name, rows in self._tick_time.items()}
-        return {**time, **self._prompt_addresses()}
+        own = {**self._tick_time, **self._tick_prompt}
+        shared = {} if self._tick_prompt else self._prompt
+        return {**{name: rows.chunk(chunk).address for name, rows in own.items()}, **_addresses(shared)}
 
-    def warm_up_inputs(self, step: int) -> dict[str, int]:
-        """Return the addresses of what the rows of any chunk take in warm-up's pass at a denoising step."""
+    def warm_up_inputs(self, row: int) -> dict[str, int]:
+        """Return the addresses of what any chunk takes in warm-up's pass at a row's step and under its prompt."""
+        step = self._rows.step_of_row[row]
         time = {name: rows.chunk(step).address for name, rows in self._warm_up_time.items()}
-        return {**time, **self._prompt_addresses()}
+        return {**time, **_addresses(self._prompt_of(row))}
 
     def tick_rows(self, name: str) -> DeviceTensor:
-        """Return an input of a tick's rows for kernels: a time projection, [max_steps, channels], or of the prompt.
+        """Return an input of a tick's rows for kernels: a time projection, [rows, channels], or of the prompt.
 
-        Keys or values of the prompt are [rows of a chunk, tokens, channels]: the same for every chunk.
+        Keys or values are [rows, tokens, channels], or those of one chunk's rows: the same for every chunk.
         """
-        return self._tick_time[name] if name in self._tick_time else self._prompt[name]
+        if name in self._tick_time:
+            return self._tick_time[name]
+        return (self._tick_prompt or self._prompt)[name]
 
-    def warm_up_rows(self, name: str, step: int) -> DeviceTensor:
-        """Return the same for the warm-up's pass at a denoising step; a time projection is [1, channels]: for all."""
+    def warm_up_rows(self, name: str, row: int) -> DeviceTensor:
+        """Return the same for warm-up's pass as a row; a time projection is [1, channels]: for all frames."""
         if name in self._prompt:
-            return self._prompt[name]
-        one = self._warm_up_time[name].chunk(step).row(0)
+            return self._prompt_of(row)[name]
+        one = self._warm_up_time[name].chunk(self._rows.step_of_row[row]).row(0)
         return one.reshape(1, *one.shape)
 
     def close(self) -> None:
         """Free the pinned memory; closing twice is harmless."""
         self._staging.close()
 
-    def _prompt_addresses(self) -> dict[str, int]:
-        return {name: rows.address for name, rows in self._prompt.items()}
+    def _prompt_of(self, row: int) -> Named:
+        return self._prompt if row < self._rows.steps else self._negative_prompt
+
+    def _send(self, name: str, values: NDArray[Any]) -> None:
+        target = self._single[name]
+        self._staging.send(self._memory.stream, target.address, values.astype(target.dtype))
+
+    def _project(self, prompt: Named) -> None:
+        """Compute cross-attention's keys and values of the text embeddings, and give every row its copy."""
+        self._enqueue("prompt_kv")
+        for name, rows in prompt.items():
+            self._spread({name: rows}, range(rows.shape[0]))
+
+    def _give_prompt(self, prompt: Named, rows: Iterable[int]) -> None:
+        """Give rows of a tick a prompt's keys and values, where each has its own."""
+        for row in rows:
+            for name, own in self._tick_prompt.items():
+                copy_on_device(self._memory.stream, own.row(row), prompt[name].row(0))
+
+    def _spread(self, tensors: Named, rows: Iterable[int]) -> None:
+        """Give rows what a hoisted plan computed just now."""
+        for row in rows:
+            for name, target in tensors.items():
+                copy_on_device(self._memory.stream, target.row(row), self._single[name].row(0))
 
     def _bind_hoisted_plans(self, plans: Mapping[str, Plan]) -> None:
         for plan in (plans[graph] for graph in HOISTED if graph in plans):
@@ -132,20 +171,28 @@ class DeviceConditions:
         self._plans[plan].enqueue(int(self._memory.stream.handle))
 
 
-def condition_layouts(spec: StreamSpec, max_steps: int, tick_rows: int, warm_up_rows: int) -> tuple[BlockLayout, ...]:
-    """Return the layouts of: time projections in a tick, in warm-up; prompt; the hoisted plans' own inputs and outputs.
+def condition_layouts(spec: StreamSpec, room: StreamRoom, tick_rows: int, warm_up_rows: int) -> dict[str, BlockLayout]:
+    """Return the layout of each block: time projections, prompts, and the hoisted plans' own inputs and outputs.
 
     All of a block's tensors are dense, or in chunks of the rows a plan takes.
     """
     time = {tensor.name: _fixed(tensor, 1) for tensor in signature.time_embed(spec).outputs}
     prompt = {tensor.name: _fixed(tensor, spec.prompt_tokens) for tensor in signature.prompt_kv(spec).outputs}
     text = {tensor.name: _fixed(tensor, spec.prompt_tokens) for tensor in _text_tensors(spec)}
-    return (
-        BlockLayout({name: _rows_of(layout, max_steps, tick_rows) for name, layout in time.items()}),
-        BlockLayout({name: _rows_of(layout, max_steps * warm_up_rows, warm_up_rows) for name, layout in time.items()}),
-        BlockLayout({name: _rows_of(layout, max(tick_rows, warm_up_rows), 0) for name, layout in prompt.items()}),
-        BlockLayout({"timesteps": TensorLayout((1,), "int32"), **time, **text, **prompt}),
-    )
+    blocks = {
+        "time in a tick": _block(time, room.unet_rows, tick_rows),
+        "time in warm-up": _block(time, room.max_steps * warm_up_rows, warm_up_rows),
+        "prompt": _block(prompt, max(tick_rows, warm_up_rows)),
+        "single": BlockLayout({"timesteps": TensorLayout((1,), "int32"), **time, **text, **prompt}),
+    }
+    if room.asks_the_unet:
+        blocks["negative prompt"] = _block(prompt, warm_up_rows)
+        blocks["prompt in a tick"] = _block(prompt, room.unet_rows, tick_rows)
+    return blocks
+
+
+def _addresses(tensors: Named) -> dict[str, int]:
+    return {name: tensor.address for name, tensor in tensors.items()}
 
 
 def _text_tensors(spec: StreamSpec) -> tuple[signature.TensorSpec, ...]:
@@ -159,5 +206,7 @@ def _fixed(tensor: signature.TensorSpec, tokens: int) -> TensorLayout:
     return TensorLayout(shape, tensor.dtype)
 
 
-def _rows_of(single: TensorLayout, rows: int, chunk_rows: int) -> TensorLayout:
-    return TensorLayout((rows, *single.shape[1:]), single.dtype, chunk_rows)
+def _block(single: Mapping[str, TensorLayout], rows: int, chunk_rows: int = 0) -> BlockLayout:
+    return BlockLayout(
+        {name: TensorLayout((rows, *one.shape[1:]), one.dtype, chunk_rows) for name, one in single.items()}
+    )

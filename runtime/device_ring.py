@@ -21,7 +21,7 @@ class DeviceKvRing:
     Args:
         memory: where to allocate.
         spec: the stream.
-        rows: rows to hold, T or more; whole chunks where a plan reads whole chunks of the ring.
+        rows: of the UNet, that there is to be room for; whole chunks where a plan reads whole chunks of the ring.
 
     Attributes:
         window: which slot holds which frame; integers on the host.
@@ -29,7 +29,7 @@ class DeviceKvRing:
 
     def __init__(self, memory: DeviceMemory, spec: StreamSpec, rows: int) -> None:
         self._spec = spec
-        self.window = KvWindow(spec.steps, spec.window, spec.sink)
+        self.window = KvWindow(rows, spec.window, spec.sink)
         self._layout = ring_layout(spec, rows)
         self._address = memory.allocate("kv-cache ring", self._layout.nbytes)
         self._tensors = self._layout.at(self._address, memory.device_id)
@@ -43,9 +43,9 @@ class DeviceKvRing:
         """Return the table of where each row's block lies, uint64 [rows], on the device."""
         return self._tables[_name(side, place)]
 
-    def count_rows(self, steps: int) -> None:
+    def count_rows(self, rows: int) -> None:
         """Count frames in so many rows from here on, none of which has any; no more than the ring holds."""
-        self.window = KvWindow(steps, self._spec.window, self._spec.sink)
+        self.window = KvWindow(rows, self._spec.window, self._spec.sink)
 
     def reset(self, memory: DeviceMemory) -> None:
         """Forget every frame, in place: a key that was not a number must not survive in a slot that is hidden."""

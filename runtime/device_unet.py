@@ -14,6 +14,7 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
+from live2diff_trt.runtime.stream_rows import StreamRows
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class UNetRows:
     """What one pass of the UNet reads and writes, rows in chunks of what a plan takes.
 
     Attributes:
-        sample: [rows, channels, height, width], the stream's dtype; an input.
+        sample: [rows, channels, height, width], the stream's dtype; an input. In a tick, those under the negative
+            prompt come behind the others.
         depth_features: [rows, depth channels, height, width]; an input.
         model_output: as sample; valid until the next pass.
     """
@@ -35,10 +37,12 @@ class DeviceUNet(Protocol):
     """One form of the UNet. Its passes are enqueued on a stream, which may be capturing.
 
     Attributes:
-        tick_rows: T rows, each another frame at another step.
+        rows: which they are in a tick.
+        tick_rows: T rows, each another frame at another step, and behind them those under the negative prompt.
         warm_up_rows: the warm-up frames. Both may share memory: warm-up forgets the rows of the stream.
     """
 
+    rows: StreamRows
     tick_rows: UNetRows
     warm_up_rows: UNetRows
 
@@ -49,14 +53,14 @@ class DeviceUNet(Protocol):
     def kernel_weights(self) -> dict[str, DeviceTensor]:
         """What kernels of ours read of the weights, by initialiser: a style replaces it in place."""
 
-    def with_rows(self, rows: int) -> DeviceUNet:
-        """Return this UNet with another T, over the same memory: no more rows than it was opened with room for."""
+    def with_rows(self, rows: StreamRows) -> DeviceUNet:
+        """Return this UNet with other rows, over the same memory: no more than it was opened with room for."""
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
 
-    def warm_up(self, stream: Stream, step: int) -> None:
-        """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
+    def warm_up(self, stream: Stream, row: int) -> None:
+        """Run the warm-up frames at a row's denoising step, under its prompt, and fill that row's sink in place."""
 
 
 def row_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:

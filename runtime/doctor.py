@@ -145,9 +145,10 @@ def _examine_plans(bundle: Bundle, options: TensorRTOptions) -> list[Finding]:
     from live2diff_trt.runtime.cuda_session import find_plans
     from live2diff_trt.runtime.device_memory_use import free_memory
     from live2diff_trt.runtime.memory_estimate import estimate_session
+    from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 
     try:
-        _, gpu, stored = find_plans(bundle, bundle.spec, options)
+        _, gpu, stored = find_plans(bundle, StreamRows(bundle.spec.steps), options)
     except Live2DiffError as error:
         return [Finding("bundle's plans", "missing", error.problem, error.remedy)]
     found = Finding("bundle's plans", "ok", f"{stored.manifest.key.describe()}, {stored.bytes / 1e9:.2f} GB")
@@ -156,7 +157,7 @@ def _examine_plans(bundle: Bundle, options: TensorRTOptions) -> list[Finding]:
         remedy = "Stream once: the first opening measures it, and refuses to go on if it does not fit"
         return [found, Finding("memory needed", "warn", "not known: these plans were never opened on this GPU", remedy)]
     steps = bundle.spec.steps
-    estimate = estimate_session(bundle.spec, stored, measured, max_steps=steps, overlap=options.overlap)
+    estimate = estimate_session(bundle.spec, stored, measured, room=StreamRoom(steps), overlap=options.overlap)
     return [found, judge_memory(estimate, free_memory(options.device), bundle.spec)]
 
 

@@ -14,7 +14,7 @@ GuidanceKind = Literal["none", "full", "self", "initialize"]
 
 @dataclass(frozen=True)
 class Guidance:
-    """How a stream is guided. Its kind stays for the stream's life; all else acts on the next tick.
+    """How a stream is guided. Another kind is other rows, warmed up anew; all else acts on the next tick.
 
     Attributes:
         kind: where the negative noise comes from.
@@ -69,21 +69,8 @@ class Guidance:
 NO_GUIDANCE = Guidance()
 
 
-def check_guidance(guidance: object, kind: GuidanceKind | None = None) -> Guidance:
-    """Return what a stream may be guided by.
-
-    Args:
-        guidance: what was asked for.
-        kind: that the stream was opened with; None: it is being opened.
-
-    Raises:
-        ControlError: if it is no guidance, or of another kind.
-    """
+def check_guidance(guidance: object) -> Guidance:
+    """Return what a stream may be guided by; raise ControlError if it is no guidance."""
     if not isinstance(guidance, Guidance):
         raise ControlError(f"guidance is {guidance!r}", "Pass one, as in Guidance('self', scale=1.4)")
-    if kind is not None and guidance.kind != kind:
-        raise ControlError(
-            f"this stream was opened with guidance of the kind {kind}, and {guidance.kind} has other rows",
-            f"Open another stream, with Stream.open(..., guidance=Guidance({guidance.kind!r}))",
-        )
     return guidance

@@ -17,12 +17,13 @@ from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.depth_network import DepthNetwork
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.onnx_network import OnnxNetwork
 from live2diff_trt.runtime.pipeline import Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stages import Stages
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
@@ -56,8 +57,8 @@ class HostPipeline:
         spec: the stream.
         options: of ONNX Runtime.
         seed: of the noise.
-        guidance: whose kind stays.
-        max_steps: the most denoising steps that it may be changed to. On the host, room is made when they are.
+        guidance: of the first frames.
+        room: for what it may be changed to. On the host, it is made when it is.
 
     Attributes:
         guidance: in effect.
@@ -71,11 +72,11 @@ class HostPipeline:
         seed: int,
         guidance: Guidance = NO_GUIDANCE,
         *,
-        max_steps: int,
+        room: StreamRoom,
     ) -> None:
         graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
-        self.max_steps = max_steps
+        self.room = room
         self.guidance = guidance
         self._options = options
         self._stages = Stages(graphs, spec)
@@ -85,7 +86,8 @@ class HostPipeline:
         self._denoiser = Denoiser(spec, self._network, self._noise, guidance)
         self._gathered: list[Array] = []
         self._newest: deque[tuple[Array, Array]] = deque(maxlen=spec.sink)  # latents and depth latents
-        self._set_negative_prompt(guidance)
+        self._negative_prompt: str | None = None
+        self._see_negative_prompt()
 
     @property
     def full_ahead(self) -> int:
@@ -114,12 +116,14 @@ class HostPipeline:
         self._noise = PhiloxNoise(seed, self.spec.latent_shape)
         self._denoiser.set_noise(self._noise)
 
-    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
+    def prepare_rows(self, step_list: tuple[int, ...], kind: GuidanceKind) -> None:
         """Do nothing: whatever is done takes the processor from the frames, now or later."""
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Go on with other denoising steps, in rows of their own, warmed up from the newest frames."""
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Go on with other denoising steps or another guidance, in new rows, warmed up from the newest frames."""
         self.spec = self.spec.with_step_list(step_list)
+        self.guidance = guidance
+        self._see_negative_prompt()
         self._denoiser = Denoiser(self.spec, self._network, self._noise, self.guidance)
         if self._newest:
             latents, depth_latents = zip(*self._newest, strict=True)
@@ -132,9 +136,8 @@ class HostPipeline:
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide otherwise, from the next tick on. A negative prompt is encoded here, if it is another."""
-        if guidance.negative_prompt != self.guidance.negative_prompt:
-            self._set_negative_prompt(guidance)
         self.guidance = guidance
+        self._see_negative_prompt()
         self._denoiser.set_guidance(guidance)
 
     def gather(self, frame: int, image: Any) -> None:
@@ -190,15 +193,19 @@ class HostPipeline:
     def _go_on_with(self, styled: StyledNetworks) -> None:
         """Let other networks compute. Of the step list and the prompts they know the negative one alone."""
         self._styled = styled
-        self._set_negative_prompt(self.guidance)
+        self._negative_prompt = None
+        self._see_negative_prompt()
 
     def _encode(self, token_ids: NDArray[np.int32]) -> Array:
         return self._styled.text_encoder.run({"token_ids": token_ids[None]})["text_embeddings"]
 
-    def _set_negative_prompt(self, guidance: Guidance) -> None:
-        if guidance.asks_the_unet:
-            embeddings = self._encode(self._styled.tokenizer.tokenize_negative(guidance.negative_prompt))
+    def _see_negative_prompt(self) -> None:
+        """Let the network see the negative prompt, if it has a use for it and does not see it yet."""
+        prompt = self.guidance.negative_prompt
+        if self.guidance.asks_the_unet and prompt != self._negative_prompt:
+            embeddings = self._encode(self._styled.tokenizer.tokenize_negative(prompt))
             self._network.set_negative_prompt(embeddings.astype(self.spec.dtype))
+            self._negative_prompt = prompt
 
     def _see(self, image: Any) -> Array:
         return reference.preprocess(check_image(image), self.spec.width, self.spec.height)

@@ -12,13 +12,15 @@ from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.runtime.cut_kernels import KERNEL_CONSTANTS, kernel_layout
 from live2diff_trt.runtime.device_conditions import condition_layouts
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
+from live2diff_trt.runtime.device_guidance import guidance_layout
 from live2diff_trt.runtime.device_ring import ring_layout, table_layout
 from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.newest_frames import newest_layout
-from live2diff_trt.runtime.tick import constants_layout, origins_layout
+from live2diff_trt.runtime.split_unet import most_rows, roomy_arena
+from live2diff_trt.runtime.stream_rows import StreamRoom
+from live2diff_trt.runtime.tick import constants_layout
 from live2diff_trt.runtime.unet_session import lane_scratch, whole_chunks
 from live2diff_trt.runtime.whole_unet import whole_parts
 
@@ -64,7 +66,8 @@ class MemoryEstimate:
         raise DeviceMemoryError(
             f"{spec.width}x{spec.height} with T = {spec.steps} takes {needed / 1e9:.2f} GB of GPU memory, "
             f"{free / 1e9:.2f} GB are free: {self.describe()}",
-            "Use fewer steps (--step-list, max_steps), export a smaller --size, or end what else runs on that GPU",
+            "Use fewer steps (--step-list, max_steps) or guidance of fewer rows, export a smaller --size, or end what "
+            "else runs on that GPU",
         )
 
 
@@ -73,10 +76,9 @@ def estimate_session(
     stored: StoredPlans,
     measured: Mapping[str, Any],
     *,
-    max_steps: int,
+    room: StreamRoom,
     overlap: bool,
     hot_restyle: bool = False,
-    guidance: Guidance = NO_GUIDANCE,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -84,38 +86,38 @@ def estimate_session(
         spec: the stream.
         stored: the plans.
         measured: what the first opening on this GPU found out about them.
-        max_steps: the largest T that there is to be room for.
+        room: for how many steps, and which kinds of guidance.
         overlap: whether each lane has scratch memory of its own.
         hot_restyle: whether what a style replaces is there twice.
-        guidance: of the stream.
     """
     rows = stored.manifest.key.rows
-    in_chunks = whole_chunks(max_steps, rows)
+    in_chunks = whole_chunks(room.unet_rows, rows)
     warm_up_rows = rows if stored.split is not None else spec.sink
     parts = {
         "weights": sum(measured["weight_bytes"].values()),
         "scratch": sum(lane_scratch(measured, overlap=overlap).values()),
         "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
-        "conditions": sum(layout.nbytes for layout in condition_layouts(spec, max_steps, rows, warm_up_rows)),
+        "conditions": sum(layout.nbytes for layout in condition_layouts(spec, room, rows, warm_up_rows).values()),
         "pictures": stage_layout(spec).nbytes,
         "newest frames": newest_layout(spec).nbytes,
         "constants": constants_layout().nbytes,
         "source picture": SOURCE_BYTES,
-        **_unet_parts(spec, max_steps, stored, rows),
-        **({"guidance": origins_layout(spec, max_steps).nbytes} if guidance.has_origins else {}),
+        **_unet_parts(spec, room, stored, rows),
     }
     if hot_restyle:
         parts["weights"] += sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
         parts |= {name: 2 * size for name, size in parts.items() if name == KERNEL_CONSTANTS}
+    if guidance := guidance_layout(spec, room).nbytes:
+        parts["guidance"] = guidance
     return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
 
 
-def _unet_parts(spec: StreamSpec, max_steps: int, stored: StoredPlans, rows: int) -> dict[str, int]:
+def _unet_parts(spec: StreamSpec, room: StreamRoom, stored: StoredPlans, rows: int) -> dict[str, int]:
     split, arena = stored.split, stored.arena
     if split is None or arena is None:
-        return whole_parts(spec, max_steps, rows)
+        return whole_parts(spec, room.unet_rows, rows)
     return {
-        "arena": arena.bytes,
-        "rows": row_layout(spec, spec.sink, rows).nbytes,
-        KERNEL_CONSTANTS: kernel_layout(split, stored.constants(), spec).nbytes,
+        "arena": roomy_arena(arena, split, spec, room, rows).bytes,
+        "rows": row_layout(spec, most_rows(spec, room), rows).nbytes,
+        KERNEL_CONSTANTS: kernel_layout(split, stored.constants(), spec, most_rows(spec, room)).nbytes,
     }

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image
-from live2diff_trt.runtime.guidance import Guidance
+from live2diff_trt.runtime.guidance import Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
@@ -43,16 +44,16 @@ class Pipeline(Protocol):
 
     Frames are counted from 0. The first ``spec.sink`` ones are gathered, then warm up together; every later one is
     submitted with a tick. ``reset`` begins anew. The newest ``spec.sink`` frames are kept as the network takes them,
-    clean latents and depth latents, so that other denoising steps need not wait for new ones.
+    clean latents and depth latents, so that other rows need not wait for new ones.
 
     Attributes:
         spec: the stream, with the denoising steps that are in effect.
-        max_steps: how many denoising steps there is room for.
-        guidance: in effect; its kind stays.
+        room: how many denoising steps, and which kinds of guidance, there is room for.
+        guidance: in effect.
     """
 
     spec: StreamSpec
-    max_steps: int
+    room: StreamRoom
     guidance: Guidance
 
     @property
@@ -75,18 +76,19 @@ class Pipeline(Protocol):
     def set_seed(self, seed: int) -> None:
         """Draw other noise, from the next tick on; of the seed the lowest 64 bits count."""
 
-    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
-        """Make ready what ``change_steps`` would take long for. Frames on their way go on, nothing of them changes.
+    def prepare_rows(self, step_list: tuple[int, ...], kind: GuidanceKind) -> None:
+        """Make ready what ``change_rows`` would take long for. Frames on their way go on, nothing of them changes.
 
         Args:
-            step_list: a valid one of no more than ``max_steps`` steps.
+            step_list: a valid one that there is room for.
+            kind: of guidance, alike.
 
         Raises:
-            ControlError: if this pipeline can't change its steps.
+            ControlError: if this pipeline can't change its rows.
         """
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
-        """Go on with denoising steps that were prepared; only while no frame is in flight.
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
+        """Go on with denoising steps and a kind of guidance that were prepared; only while no frame is in flight.
 
         Every row's sink is filled anew, by a warm-up of the frames that are kept; its noise is that of frames 0 to
         ``spec.sink`` − 1, and nothing of it is delivered. Before the first warm-up there is nothing to fill, and frames
@@ -100,14 +102,14 @@ class Pipeline(Protocol):
 
         Returns:
             What goes on with these weights; only while no frame is in flight. Nothing that was encoded or projected
-            before holds then, so a prompt, and ``change_steps``, follow. If it raises, the old weights are in effect.
+            before holds then, so a prompt, and ``change_rows``, follow. If it raises, the old weights are in effect.
 
         Raises:
             ControlError: if this pipeline can't change its weights.
         """
 
     def set_guidance(self, guidance: Guidance) -> None:
-        """Guide otherwise, from the next tick on; of the kind that the pipeline has."""
+        """Guide otherwise, from the next tick on; by the kind that is in effect."""
 
     def gather(self, frame: int, image: Any) -> None:
         """Take one of the first frames, uint8 [any height, any width, 3]; raise FrameError if it is something else."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cuda.core import Stream
 
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.engine.arena import Arena, chunk_stride_bytes
+from live2diff_trt.engine.arena import Arena, arena_of, chunk_stride_bytes
 from live2diff_trt.engine.plan import Plan
 from live2diff_trt.engine.split import Cut, Segment, UNetSplit
 from live2diff_trt.kernels.device_tensor import DeviceTensor
@@ -20,6 +20,7 @@ from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_ring import DeviceKvRing
 from live2diff_trt.runtime.device_unet import UNetRows, row_layout
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,16 @@ class SplitForm:
 
     Attributes:
         split: segments, cuts and what crosses them.
-        arena: where everything that crosses lies, for ceil(8 / rows) chunks.
+        arena: where everything that crosses lies, for ``most_rows`` in whole chunks.
         rows: R, the fixed row count of every segment.
+        most_rows: of a pass: of a tick, or of warm-up.
         constants: initialiser → what kernels read of the weights.
     """
 
     split: UNetSplit
     arena: Arena
     rows: int
+    most_rows: int
     constants: Constants
 
 
@@ -46,12 +49,13 @@ class SplitUNet:
         memory: where to allocate.
         plans: holds every segment.
         form: what they are segments of.
+        rows: of a tick.
         ring: read and written in place by temporal attention.
         conditions: what is hoisted.
         parameters: the tick's parameters on the device, uint8.
 
     Attributes:
-        steps: T.
+        rows: of a tick.
     """
 
     def __init__(
@@ -61,30 +65,31 @@ class SplitUNet:
         kernels: Kernels,
         spec: StreamSpec,
         form: SplitForm,
+        rows: StreamRows,
         ring: DeviceKvRing,
         conditions: DeviceConditions,
         parameters: DeviceTensor,
     ) -> None:
         self._plans = plans
         self._sink = spec.sink
-        self.steps = spec.steps
         self._form = form
         self._conditions = conditions
-        crossing = _place_crossing(memory, form, spec.sink)
+        crossing = _place_crossing(memory, form)
         self._cuts = CutKernels(
-            memory, kernels, spec, form.split, form.constants, crossing, ring, conditions, parameters
+            memory, kernels, spec, form.split, form.most_rows, form.constants, crossing, ring, conditions, parameters
         )
-        rows = row_layout(spec, spec.sink, form.rows)
-        borders = rows.at(memory.allocate("rows", rows.nbytes), memory.device_id)
+        layout = row_layout(spec, form.most_rows, form.rows)
+        borders = layout.at(memory.allocate("rows", layout.nbytes), memory.device_id)
         self._borders = {**borders, **crossing}
-        self.tick_rows = self._take_rows(self.steps)
+        self.rows = rows
+        self.tick_rows = self._take_rows(rows.count)
         self.warm_up_rows = self._take_rows(spec.sink)
 
-    def with_rows(self, rows: int) -> SplitUNet:
-        """Return this UNet with another T, over the same memory, which has room for as many rows as warm-up has."""
+    def with_rows(self, rows: StreamRows) -> SplitUNet:
+        """Return this UNet with other rows, over the same memory: no more than it was opened with room for."""
         other = copy(self)
-        other.steps = rows
-        other.tick_rows = self._take_rows(rows)
+        other.rows = rows
+        other.tick_rows = self._take_rows(rows.count)
         return other
 
     def with_plans(self, memory: DeviceMemory, plans: Mapping[str, Plan], conditions: DeviceConditions) -> SplitUNet:
@@ -104,20 +109,20 @@ class SplitUNet:
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
-        self._run(stream, self.steps, self._conditions.tick_inputs, self.compute)
+        self._run(stream, self.rows.count, self._conditions.tick_inputs, self.compute)
 
-    def warm_up(self, stream: Stream, step: int) -> None:
-        """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
+    def warm_up(self, stream: Stream, row: int) -> None:
+        """Run the warm-up frames at a row's denoising step, under its prompt, and fill that row's sink in place."""
         self._run(
             stream,
             self._sink,
-            lambda _: self._conditions.warm_up_inputs(step),
-            lambda stream, cut: self._cuts.warm_up(stream, cut, step),
+            lambda _: self._conditions.warm_up_inputs(row),
+            lambda stream, cut: self._cuts.warm_up(stream, cut, row),
         )
 
     def compute(self, stream: Stream, cut: Cut) -> None:
         """Let the kernel of one cut run over the rows of a tick."""
-        self._cuts.tick(stream, cut, self.steps)
+        self._cuts.tick(stream, cut, self.rows.count)
 
     def _run(
         self,
@@ -150,12 +155,27 @@ class SplitUNet:
         )
 
 
-def _place_crossing(memory: DeviceMemory, form: SplitForm, rows: int) -> dict[str, DeviceTensor]:
+def most_rows(spec: StreamSpec, room: StreamRoom) -> int:
+    """Return how many rows a pass has at most: that of a tick, or that of warm-up."""
+    return max(spec.sink, room.unet_rows)
+
+
+def roomy_arena(arena: Arena, split: UNetSplit, spec: StreamSpec, room: StreamRoom, rows: int) -> Arena:
+    """Return the arena that was planned when the plans of R = ``rows`` were built, or a larger one for more rows.
+
+    That one has room for warm-up's frames, which are as many as the rows of most streams or more.
+    """
+    if room.unet_rows <= spec.sink:
+        return arena
+    return arena_of(split, rows, -(-most_rows(spec, room) // rows))
+
+
+def _place_crossing(memory: DeviceMemory, form: SplitForm) -> dict[str, DeviceTensor]:
     address = memory.allocate("arena", form.arena.bytes)
     return {
         tensor.name: DeviceTensor(
             address + form.arena.offsets[tensor.name],
-            (rows, *tensor.row_shape),
+            (form.most_rows, *tensor.row_shape),
             tensor.dtype,
             memory.device_id,
             form.rows,

@@ -23,13 +23,14 @@ from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
 from live2diff_trt.runtime.errors import ControlError, FrameError, StreamClosedError
 from live2diff_trt.runtime.frame import FinishedFrame, Image, SourceFrame, check_image, is_on_device
 from live2diff_trt.runtime.frame_watch import FrameWatch
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, check_guidance
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind, check_guidance
 from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
 from live2diff_trt.runtime.prompt_control import PromptControl
+from live2diff_trt.runtime.row_control import RowControl
 from live2diff_trt.runtime.scene_cut import SceneCut
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
-from live2diff_trt.runtime.step_control import StepControl
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from live2diff_trt.runtime.style_control import StyleControl
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Stream(ClosedAtEnd):
         self._seed = seed
         self._queue = DeliveryQueue()
         self._prompt = PromptControl(pipeline)
-        self._steps = StepControl(pipeline)
+        self._rows = RowControl(pipeline)
         self._style = StyleControl(pipeline, bundle)
         self._clip = Clip(pipeline, self._prompt, self._queue)
         self._watch = FrameWatch()
@@ -80,6 +81,7 @@ class Stream(ClosedAtEnd):
         rewarm_on_cut: SceneCut | None = None,
         style: str | Path | None = None,
         guidance: Guidance = NO_GUIDANCE,
+        guidance_kinds: tuple[GuidanceKind, ...] = (),
         options: BackendOptions | None = None,
     ) -> Stream:
         """Open a bundle and make it ready for the first frame.
@@ -94,13 +96,15 @@ class Stream(ClosedAtEnd):
             similar_image_filter: skip frames that are like the last one; None: compute every frame.
             rewarm_on_cut: begin anew where the source cuts to another scene; None: don't look for cuts.
             style: weights in the place of the bundle's, as ``set_style`` takes them; None: the bundle's own.
-            guidance: how far to go beyond the prompt, and from what; its kind stays for the stream's life.
+            guidance: how far to go beyond the prompt, and from what.
+            guidance_kinds: that ``set_guidance`` may ask for beside that one and none: a GPU's memory for the one that
+                takes the most rows is taken here.
             options: of the backend, and so which one: ONNX Runtime on the CPU if not given.
 
         Raises:
             BundleError: if the bundle is missing, damaged or of another version.
             SpecError: if the step list is not valid, or ``max_steps`` less than its length or more than 8.
-            ControlError: if the prompt or the guidance is none, or the backend has no guidance of that kind.
+            ControlError: if the prompt, the guidance or a kind of guidance is none.
             RestyleError: if the style is damaged, or does not fit the bundle.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
@@ -112,7 +116,8 @@ class Stream(ClosedAtEnd):
         max_steps = spec.steps if max_steps is None else max_steps
         check_max_steps(max_steps, spec.steps)
         guidance = check_guidance(guidance)
-        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance, max_steps=max_steps)
+        room = StreamRoom.of(max_steps, (guidance.kind, *guidance_kinds))
+        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance, room=room)
         stream = cls(pipeline, seed=seed, bundle=opened)
         try:
             stream.set_style(style)
@@ -129,6 +134,11 @@ class Stream(ClosedAtEnd):
     def spec(self) -> StreamSpec:
         """The stream's size, dtype, and the steps in effect: those of the last frame that was taken."""
         return self._pipeline.spec
+
+    @property
+    def guidance(self) -> Guidance:
+        """The guidance in effect; of another kind than was set last while no frame came since that was computed."""
+        return self._pipeline.guidance
 
     @property
     def full_ahead(self) -> int:
@@ -198,10 +208,10 @@ class Stream(ClosedAtEnd):
 
         Raises:
             ControlError: if it is not valid, has more steps than the stream was opened for (``max_steps``), or the
-                backend can't change its steps.
+                backend can't change its rows.
         """
         self._check_open()
-        self._steps.set_step_list(step_list)
+        self._rows.set_step_list(step_list)
 
     def set_strength(self, strength: float) -> None:
         """Change how much of each frame is repainted, as ``set_step_list`` does: T steps, evenly spread.
@@ -215,7 +225,7 @@ class Stream(ClosedAtEnd):
             ControlError: if it is none, or leaves fewer timesteps than T.
         """
         self._check_open()
-        self._steps.set_strength(strength)
+        self._rows.set_strength(strength)
 
     def set_style(self, style: str | Path | None, *, wait: bool = True) -> None:
         """Change the weights of the UNet and of the text encoder, from the next frame on that is computed.
@@ -241,22 +251,26 @@ class Stream(ClosedAtEnd):
         self._style.set(style, wait=wait)
 
     def set_guidance(self, guidance: Guidance) -> None:
-        """Change scale, delta and negative prompt of the guidance; they act from the next tick on.
+        """Change scale, delta and negative prompt of the guidance, which act from the next tick on, or its kind.
+
+        Another kind has other rows, so it takes effect as other denoising steps do (``set_step_list``): at the next
+        frame that is computed, behind those on their way, which stay under the guidance before.
 
         Raises:
-            ControlError: if it is something else, or of another kind than the stream was opened with.
+            ControlError: if it is something else, the stream was not opened for its kind (``guidance_kinds``), or the
+                backend can't change its rows.
         """
         self._check_open()
-        self._pipeline.set_guidance(check_guidance(guidance, self._pipeline.guidance.kind))
+        self._rows.set_guidance(guidance)
 
     def set_guidance_scale(self, scale: float) -> None:
-        """Change the guidance's scale alone; it acts from the next tick on. With the kind none it has no effect.
+        """Change the scale alone of the guidance that was set last, as ``set_guidance``. With none it has no effect.
 
         Raises:
             ControlError: if it is no finite number of 0 or more.
         """
         self._check_open()
-        self.set_guidance(replace(self._pipeline.guidance, scale=scale))
+        self.set_guidance(replace(self._rows.guidance, scale=scale))
 
     def set_similar_image_filter(self, settings: SimilarImageFilter | None) -> None:
         """Skip frames that are like the last one that was computed, or no more. Frames must lie on the host then.
@@ -392,13 +406,13 @@ class Stream(ClosedAtEnd):
         self._watch.note(sample, skipped=skipped)
 
     def _change_if_due(self) -> None:
-        """Go on with the weights and the denoising steps that were set last."""
+        """Go on with the weights and the rows that were set last."""
         started = time.perf_counter()
         restyled = self._style.is_due
         if restyled:
             self._clip.change_style(self._style.take)
-        if restyled or self._steps.are_due:
-            self._clip.change_steps(self._steps.wanted)
+        if restyled or self._rows.are_due:
+            self._clip.change_rows(self._rows.step_list, self._rows.guidance)
         if restyled:
             logger.info("another style is in effect; the stream paused %.0f ms", 1e3 * (time.perf_counter() - started))
 

@@ -11,13 +11,15 @@ from live2diff_trt.bundle.schedule import StepTable
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
-from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, TICK_PARAMETERS
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_STEPS, TICK_PARAMETERS
 from live2diff_trt.runtime.device import DeviceMemory
+from live2diff_trt.runtime.device_guidance import DeviceGuidance
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.device_unet import DeviceUNet
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.stream_rows import StreamRows
 from live2diff_trt.runtime.tick_graphs import TickGraphs, TickPart
 
 
@@ -27,7 +29,7 @@ class TickConstants:
     Attributes:
         pending_parameters: uint8 [bytes of TICK_PARAMETERS], of the frame that enters: what is fetched from the host.
         parameters: the same of the tick that is denoised.
-        step_table: float32 [4, MAXIMUM_ROWS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out.
+        step_table: float32 [4, MAXIMUM_STEPS]: sqrt(ā), sqrt(1 − ā), c_skip, c_out.
     """
 
     def __init__(self, memory: DeviceMemory) -> None:
@@ -44,11 +46,6 @@ class TickConstants:
         self._memory.upload(self.step_table, values)
 
 
-def origins_layout(spec: StreamSpec, max_steps: int) -> TensorLayout:
-    """Return where the latents lie that guidance leads away from, one for each row that there is room for."""
-    return TensorLayout((max_steps, *spec.latent_shape), spec.dtype)
-
-
 def constants_layout() -> BlockLayout:
     """Return where the tick's parameters and the step table lie."""
     parameters = TensorLayout((TICK_PARAMETERS.itemsize,), "uint8")
@@ -56,7 +53,7 @@ def constants_layout() -> BlockLayout:
         {
             "pending_parameters": parameters,
             "parameters": parameters,
-            "step_table": TensorLayout((4, MAXIMUM_ROWS), "float32"),
+            "step_table": TensorLayout((4, MAXIMUM_STEPS), "float32"),
         }
     )
 
@@ -70,11 +67,11 @@ class Tick:
         kernels: of the stream.
         spec: of the stream.
         stages: before and after the UNet.
-        unet: the UNet.
+        unet: the UNet, and which rows it has.
         constants: what kernels read in every tick.
+        newest: the newest frames.
         lanes: the streams.
-        origins: what guidance leads away from: the rows' clean latents as they came in, [at least T, channels, height,
-            width], changed in place; None: no guidance.
+        guidance: what guided rows need, changed in place.
     """
 
     def __init__(
@@ -86,7 +83,7 @@ class Tick:
         constants: TickConstants,
         newest: NewestFrames,
         lanes: Lanes,
-        origins: DeviceTensor | None = None,
+        guidance: DeviceGuidance,
     ) -> None:
         self._kernels = kernels
         self._spec = spec
@@ -95,11 +92,13 @@ class Tick:
         self._constants = constants
         self._newest = newest
         self._lanes = lanes
-        self._room_for_origins = origins
-        self._origins = None if origins is None else replace(origins, shape=(spec.steps, *spec.latent_shape))
+        self._guidance = guidance
+        self._origins = guidance.origins(unet.rows)
         self._latent = stages.clean.row(0)
         self._leaving = stages.finished.row(0)
-        self._x0 = replace(stages.x0, shape=(spec.steps, *spec.latent_shape))
+        held = (unet.rows.steps, *spec.latent_shape)
+        self._x0 = replace(stages.x0, shape=held)
+        self._sample = replace(unet.tick_rows.sample, shape=held)
         # That the enter lane waits until what was pending is taken is not here: fetching comes before the first part.
         self._parts = (
             TickPart(self.enter, lanes.enter, signals=(lanes.entered,)),
@@ -109,21 +108,22 @@ class Tick:
             TickPart(self.decode, lanes.decode, waits=(lanes.left,), signals=(lanes.decoded,)),
         )
 
-    def with_steps(self, spec: StreamSpec) -> Tick:
-        """Return the tick of the same stream with other denoising steps, over the same memory."""
-        unet = self._unet.with_rows(spec.steps)
-        origins = self._room_for_origins
-        return Tick(self._kernels, spec, self._stages, unet, self._constants, self._newest, self._lanes, origins)
+    def with_rows(self, rows: StreamRows) -> Tick:
+        """Return the tick of the same stream with other rows, over the same memory."""
+        unet = self._unet.with_rows(rows)
+        parts = self._stages, unet, self._constants, self._newest, self._lanes, self._guidance
+        return Tick(self._kernels, self._spec, *parts)
 
     def with_networks(self, stages: DeviceStages, unet: DeviceUNet) -> Tick:
         """Return the tick of the same stream with other plans, over the same memory."""
-        origins = self._room_for_origins
-        return Tick(self._kernels, self._spec, stages, unet, self._constants, self._newest, self._lanes, origins)
+        parts = stages, unet, self._constants, self._newest, self._lanes, self._guidance
+        return Tick(self._kernels, self._spec, *parts)
 
     def capture(self, memory: DeviceMemory) -> TickGraphs:
         """Record a tick: each part as a graph of its own; without overlap, all of it as one.
 
-        Nothing is run, so it may be done while ticks are on their way. A tick, of any steps, was enqueued before.
+        Nothing is run, so it may be done while ticks are on their way. A tick of this kind of guidance, of any steps,
+        was enqueued before.
         """
         whole = TickPart(self.enqueue, self._lanes.denoise)
         return TickGraphs(memory, self._parts if self._lanes.overlap else (whole,))
@@ -157,11 +157,15 @@ class Tick:
         self._newest.keep(stream)
         self._kernels.enter(stream, latent=self._latent, sample=rows.sample, **self._shared())
         self._kernels.copy(stream, source=self._stages.depth_features, target=rows.depth_features.row(0))
-        if self._origins is not None:
+        if self._origins is not None and not self._unet.rows.negative_steps:  # else lcm_step finds it
             self._kernels.copy(stream, source=self._latent, target=self._origins.row(0))
 
     def denoise(self, stream: Stream) -> None:
-        """Run all rows through the UNet once."""
+        """Run all rows through the UNet once; those under the negative prompt see what the rows at their steps do."""
+        rows = self._unet.tick_rows
+        for row, step in enumerate(self._unet.rows.negative_steps, start=self._unet.rows.steps):
+            for seen in (rows.sample, rows.depth_features):
+                self._kernels.copy(stream, source=seen.row(step), target=seen.row(row))
         self._unet.tick(stream)
 
     def move_on(self, stream: Stream) -> None:
@@ -169,7 +173,7 @@ class Tick:
         rows = self._unet.tick_rows
         self._kernels.lcm_step(
             stream,
-            sample=rows.sample,
+            sample=self._sample,
             model_output=rows.model_output,
             x0=self._x0,
             finished=self._leaving,
@@ -206,9 +210,10 @@ class Tick:
     def _fill_sinks(self, stream: Stream) -> None:
         """Denoise the latents that are clean together, step by step."""
         stages, rows = self._stages, self._unet.warm_up_rows
-        for step in range(self._spec.steps):
+        for step in range(self._unet.rows.steps):
             clean = stages.clean if step == 0 else stages.x0
             self._kernels.enter_warm_up(stream, clean=clean, sample=rows.sample, row=step, **self._shared())
+            negative_output = self._guidance.ask(stream, self._unet, step)
             self._unet.warm_up(stream, step)
             self._kernels.lcm_step_warm_up(
                 stream,
@@ -217,12 +222,13 @@ class Tick:
                 x0=stages.x0,
                 finished=stages.finished,
                 row=step,
+                negative_output=negative_output,
                 origins=None if self._origins is None else stages.clean,
                 **self._shared(),
             )
 
     def _move_rows_on(self, stream: Stream, rows: DeviceTensor) -> None:
-        for row in range(self._spec.steps - 1, 0, -1):
+        for row in range(self._unet.rows.steps - 1, 0, -1):
             self._kernels.copy(stream, source=rows.row(row - 1), target=rows.row(row))
 
     def _take_parameters(self, stream: Stream) -> None:

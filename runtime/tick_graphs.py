@@ -11,6 +11,7 @@ from cuda.core.graph import Graph
 from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.lanes import Edge
+from live2diff_trt.runtime.stream_rows import StreamRows
 
 Work = Callable[[Stream], None]
 """Enqueues work on a stream, which may be capturing."""
@@ -88,37 +89,37 @@ class TickGraphs:
             graph.close()
 
 
-class GraphsOfSteps:
-    """The graphs of the T that is in effect, and those of another that may follow it. Owner of both.
+class GraphsOfRows:
+    """The graphs of the rows that are in effect, and those of others that may follow them. Owner of both.
 
     Args:
-        steps: T.
-        graphs: captured for it.
+        rows: of the UNet.
+        graphs: captured for them.
     """
 
-    def __init__(self, steps: int, graphs: TickGraphs) -> None:
-        self._steps = steps
-        self._graphs = {steps: graphs}
+    def __init__(self, rows: StreamRows, graphs: TickGraphs) -> None:
+        self._rows = rows
+        self._graphs = {rows: graphs}
 
-    def prepare(self, steps: int, capture: Callable[[], TickGraphs]) -> None:
-        """Have graphs for another T, in place of those that were prepared before; capture them unless they are there.
+    def prepare(self, rows: StreamRows, capture: Callable[[], TickGraphs]) -> None:
+        """Have graphs for other rows, in place of those that were prepared before; capture them unless they are there.
 
         ``capture`` is called before anything changes: where it fails, all is as it was.
         """
-        if steps in self._graphs:
+        if rows in self._graphs:
             return
         graphs = capture()
-        for other in set(self._graphs) - {self._steps}:
+        for other in set(self._graphs) - {self._rows}:
             self._graphs.pop(other).close()
-        self._graphs[steps] = graphs
+        self._graphs[rows] = graphs
 
-    def take(self, steps: int) -> None:
-        """Launch the graphs of a T that was prepared from here on. Those of the last one stay: it may come back."""
-        self._steps = steps
+    def take(self, rows: StreamRows) -> None:
+        """Launch the graphs of rows that were prepared from here on. The last ones' stay: they may come back."""
+        self._rows = rows
 
     def launch(self) -> None:
         """Enqueue a tick."""
-        self._graphs[self._steps].launch()
+        self._graphs[self._rows].launch()
 
     def close(self) -> None:
         """Free the graphs; what was launched still runs. Closing twice is harmless."""

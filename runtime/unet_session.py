@@ -21,7 +21,8 @@ from live2diff_trt.runtime.device_ring import DeviceKvRing
 from live2diff_trt.runtime.device_unet import DeviceUNet
 from live2diff_trt.runtime.lanes import PRIORITIES, LaneName, lane_of
 from live2diff_trt.runtime.plan_threads import call_per_plan
-from live2diff_trt.runtime.split_unet import SplitForm, SplitUNet
+from live2diff_trt.runtime.split_unet import SplitForm, SplitUNet, most_rows, roomy_arena
+from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick import TickConstants
 from live2diff_trt.runtime.whole_unet import WholeUNet
 
@@ -45,11 +46,12 @@ class UNetSession:
     conditions: DeviceConditions
     unet: DeviceUNet
 
-    def set_steps(self, spec: StreamSpec) -> None:
-        """Compute what depends on the denoising steps alone. Waits for the device."""
+    def set_rows(self, spec: StreamSpec, rows: StreamRows) -> None:
+        """Compute what depends on the denoising steps alone, and count frames in these rows. Waits for the device."""
         table = make_step_table(spec.step_list, spec.schedule)
         self.constants.set_steps(table)
-        self.conditions.set_steps(table.timesteps)
+        self.conditions.set_rows(table.timesteps, rows)
+        self.ring.count_rows(rows.count)
 
     def close(self) -> None:
         """Free everything, what was built last first."""
@@ -68,14 +70,16 @@ def open_unet(
     measured: Mapping[str, Any],
     device_id: int,
     *,
-    max_steps: int,
+    rows: StreamRows,
+    room: StreamRoom,
     overlap: bool,
 ) -> UNetSession:
     """Open every plan, and allocate what the UNet needs.
 
     Args:
         spec: the stream.
-        max_steps: the largest T that there is to be room for.
+        rows: of the UNet, to begin with.
+        room: for which others.
         stored: the plans.
         flavour: what they were built with.
         facts: of this GPU.
@@ -92,12 +96,12 @@ def open_unet(
         kernels = Kernels.load(memory.device)
         key = stored.manifest.key
         constants = TickConstants(memory)
-        ring = DeviceKvRing(memory, spec, whole_chunks(max_steps, key.rows))
+        ring = DeviceKvRing(memory, spec, whole_chunks(room.unet_rows, key.rows))
         warm_up_rows = key.rows if key.form == "split" else spec.sink
-        conditions = DeviceConditions(memory, plans, spec, max_steps, key.rows, warm_up_rows)
-        unet = _open_form(memory, plans, kernels, spec, max_steps, stored, ring, conditions, constants)
+        conditions = DeviceConditions(memory, plans, spec, room, key.rows, warm_up_rows)
+        unet = _open_form(memory, plans, kernels, spec, rows, room, stored, ring, conditions, constants)
         session = UNetSession(memory, runtime, plans, kernels, constants, ring, conditions, unet)
-        session.set_steps(spec)
+        session.set_rows(spec, rows)
         opened.pop_all()  # from here on the session closes them
     return session
 
@@ -131,22 +135,25 @@ def _open_form(
     plans: dict[str, Plan],
     kernels: Kernels,
     spec: StreamSpec,
-    max_steps: int,
+    rows: StreamRows,
+    room: StreamRoom,
     stored: StoredPlans,
     ring: DeviceKvRing,
     conditions: DeviceConditions,
     constants: TickConstants,
 ) -> DeviceUNet:
-    split, arena, rows = stored.split, stored.arena, stored.manifest.key.rows
+    split, arena, chunk_rows = stored.split, stored.arena, stored.manifest.key.rows
+    needs = ring, conditions, constants.parameters
     if split is None or arena is None:
-        return WholeUNet(memory, plans, kernels, spec, max_steps, rows, ring, conditions, constants.parameters)
-    form = SplitForm(split, arena, rows, stored.constants())
-    return SplitUNet(memory, plans, kernels, spec, form, ring, conditions, constants.parameters)
+        return WholeUNet(memory, plans, kernels, spec, rows, room.unet_rows, chunk_rows, *needs)
+    arena = roomy_arena(arena, split, spec, room, chunk_rows)
+    form = SplitForm(split, arena, chunk_rows, most_rows(spec, room), stored.constants())
+    return SplitUNet(memory, plans, kernels, spec, form, rows, *needs)
 
 
-def whole_chunks(max_steps: int, rows: int) -> int:
+def whole_chunks(unet_rows: int, rows: int) -> int:
     """Return how many rows the ring holds: whole chunks, since a plan in the whole form reads those."""
-    return -(-max_steps // rows) * rows
+    return -(-unet_rows // rows) * rows
 
 
 def know_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, device_id: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_ring import SIDES, DeviceKvRing
 from live2diff_trt.runtime.device_unet import UNetRows, row_layout
+from live2diff_trt.runtime.stream_rows import StreamRows
 
 Named = dict[str, DeviceTensor]
 
@@ -31,14 +32,15 @@ class WholeUNet:
         memory: where to allocate.
         plans: holds ``unet`` and ``unet_warmup``.
         spec: the stream.
-        max_steps: the largest T that there is to be room for.
-        rows: R, the fixed row count of ``unet``.
+        rows: of a tick.
+        most_rows: that there is to be room for.
+        chunk_rows: R, the fixed row count of ``unet``.
         ring: read by the plan where it lies, in whole chunks of R rows; written by kernels.
         conditions: what is hoisted.
         parameters: the tick's parameters on the device, uint8.
 
     Attributes:
-        steps: T.
+        rows: of a tick.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class WholeUNet:
         plans: Mapping[str, Plan],
         kernels: Kernels,
         spec: StreamSpec,
-        max_steps: int,
-        rows: int,
+        rows: StreamRows,
+        most_rows: int,
+        chunk_rows: int,
         ring: DeviceKvRing,
         conditions: DeviceConditions,
         parameters: DeviceTensor,
@@ -56,24 +59,24 @@ class WholeUNet:
         self._plans = plans
         self._kernels = kernels
         self._spec = spec
-        self._chunk_rows = rows
+        self._chunk_rows = chunk_rows
         self._ring = ring
         self._conditions = conditions
         self._parameters = parameters
-        self._room, self._warm_up = _place_rows(memory, spec, max_steps, rows)
-        window = window_layout(spec, max_steps, rows)
+        self._room, self._warm_up = _place_rows(memory, spec, most_rows, chunk_rows)
+        window = window_layout(spec, most_rows, chunk_rows)
         self._window = window.at(memory.allocate("rows", window.nbytes), memory.device_id)
         self._tick_copies = self._upload_copies(memory, self._room)
         self._warm_up_copies = self._upload_copies(memory, self._warm_up)
-        self.steps = spec.steps
-        self.tick_rows = _rows_of(_first_rows(self._room, self.steps))
+        self.rows = rows
+        self.tick_rows = _rows_of(_first_rows(self._room, rows.count))
         self.warm_up_rows = _rows_of(self._warm_up)
 
-    def with_rows(self, rows: int) -> WholeUNet:
-        """Return this UNet with another T, over the same memory."""
+    def with_rows(self, rows: StreamRows) -> WholeUNet:
+        """Return this UNet with other rows, over the same memory: no more than it was opened with room for."""
         other = copy(self)
-        other.steps = rows
-        other.tick_rows = _rows_of(_first_rows(self._room, rows))
+        other.rows = rows
+        other.tick_rows = _rows_of(_first_rows(self._room, rows.count))
         return other
 
     def with_plans(self, memory: DeviceMemory, plans: Mapping[str, Plan], conditions: DeviceConditions) -> WholeUNet:
@@ -87,18 +90,19 @@ class WholeUNet:
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
-        window = _first_rows(self._window, self.steps)
+        rows = self.rows.count
+        window = _first_rows(self._window, rows)
         self._kernels.window_inputs(stream, **window, parameters=self._parameters)
-        for chunk in range(-(-self.steps // self._chunk_rows)):
+        for chunk in range(-(-rows // self._chunk_rows)):
             addresses = {name: tensor.chunk(chunk).address for name, tensor in {**self._room, **window}.items()}
             self._run(stream, "unet", {**addresses, **self._past(chunk), **self._conditions.tick_inputs(chunk)})
-        self._kernels.scatter_slots(stream, copies=self._tick_copies, rows=self.steps, parameters=self._parameters)
+        self._kernels.scatter_slots(stream, copies=self._tick_copies, rows=rows, parameters=self._parameters)
 
-    def warm_up(self, stream: Stream, step: int) -> None:
-        """Run the warm-up frames at a denoising step, and fill the sink of that step's row in place."""
+    def warm_up(self, stream: Stream, row: int) -> None:
+        """Run the warm-up frames at a row's denoising step, under its prompt, and fill that row's sink in place."""
         addresses = {name: tensor.address for name, tensor in self._warm_up.items()}
-        self._run(stream, "unet_warmup", {**addresses, **self._conditions.warm_up_inputs(step)})
-        self._kernels.scatter_sink(stream, copies=self._warm_up_copies, row=step)
+        self._run(stream, "unet_warmup", {**addresses, **self._conditions.warm_up_inputs(row)})
+        self._kernels.scatter_sink(stream, copies=self._warm_up_copies, row=row)
 
     def _run(self, stream: Stream, name: str, addresses: Mapping[str, int]) -> None:
         plan = self._plans[name]
@@ -127,9 +131,9 @@ class WholeUNet:
         return copies
 
 
-def _place_rows(memory: DeviceMemory, spec: StreamSpec, max_steps: int, rows: int) -> tuple[Named, Named]:
+def _place_rows(memory: DeviceMemory, spec: StreamSpec, most_rows: int, rows: int) -> tuple[Named, Named]:
     """Give a tick's rows and the warm-up's the same memory: warm-up forgets the rows of the stream."""
-    tick, warm_up = whole_layout(spec, max_steps, rows), whole_layout(spec, spec.sink, spec.sink)
+    tick, warm_up = whole_layout(spec, most_rows, rows), whole_layout(spec, spec.sink, spec.sink)
     address = memory.allocate("rows", max(tick.nbytes, warm_up.nbytes))
     return tick.at(address, memory.device_id), warm_up.at(address, memory.device_id)
 
@@ -153,13 +157,13 @@ def whole_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:
     return BlockLayout({**borders, "model_output": borders["sample"], **new})
 
 
-def window_layout(spec: StreamSpec, max_steps: int, rows: int) -> BlockLayout:
-    """Return where the tensors lie that tell the plan which slot holds which frame, of up to ``max_steps`` rows."""
+def window_layout(spec: StreamSpec, most_rows: int, rows: int) -> BlockLayout:
+    """Return where the tensors lie that tell the plan which slot holds which frame, of up to ``most_rows`` rows."""
     return BlockLayout(
         {
-            "position": TensorLayout((max_steps,), "int32", rows),
-            "past_position": TensorLayout((max_steps, spec.window), "int32", rows),
-            "past_bias": TensorLayout((max_steps, spec.window), spec.dtype, rows),
+            "position": TensorLayout((most_rows,), "int32", rows),
+            "past_position": TensorLayout((most_rows, spec.window), "int32", rows),
+            "past_bias": TensorLayout((most_rows, spec.window), spec.dtype, rows),
         }
     )
 
@@ -169,8 +173,8 @@ def copies_layout(spec: StreamSpec) -> TensorLayout:
     return TensorLayout((2 * len(spec.kv_caches), SLOT_COPY.itemsize), "uint8")
 
 
-def whole_parts(spec: StreamSpec, max_steps: int, rows: int) -> dict[str, int]:
+def whole_parts(spec: StreamSpec, most_rows: int, rows: int) -> dict[str, int]:
     """Return what this form allocates, purpose → bytes."""
-    tick, warm_up = whole_layout(spec, max_steps, rows), whole_layout(spec, spec.sink, spec.sink)
-    window, copies = window_layout(spec, max_steps, rows).nbytes, copies_layout(spec).nbytes
+    tick, warm_up = whole_layout(spec, most_rows, rows), whole_layout(spec, spec.sink, spec.sink)
+    window, copies = window_layout(spec, most_rows, rows).nbytes, copies_layout(spec).nbytes
     return {"rows": max(tick.nbytes, warm_up.nbytes) + window + 2 * copies}

@@ -33,6 +33,7 @@ EXTENT = Extent(samples=3, steady_ticks=4)
 STAGES = {"see", "encode", "estimate_depth", "embed_depth", "enter", "denoise", "decode", "tick"}
 KERNELS = {
     *("preprocess", "resize_bilinear", "depth_range", "depth_to_image", "enter", "lcm_step", "postprocess"),
+    *("keep", "lcm_step_self", "lcm_step_full", "lcm_step_initialize"),
     "streaming_attention-all",
 }
 

@@ -155,6 +155,7 @@ def test_the_suite_refuses_what_is_not_there(options: list[str], problem: str) -
         ("stages", ("limits", "stages")),
         ("kernels", ("limits", "kernels")),
         ("memory", ("memory",)),
+        ("controls", ("controls",)),
     ],
 )
 def test_one_thing_is_measured_of_one_bundle(
@@ -171,7 +172,11 @@ def test_one_thing_is_measured_of_one_bundle(
     assert result.exit_code == 0
     ((point, rows, measured, _),) = asked
     assert point == replace(BASES["tiny"], seed=3)
-    assert rows == (("tensorrt-split",) if command == "kernels" else ROWS)
+    chosen = {
+        "kernels": ("tensorrt-split",),
+        "controls": ("onnxruntime", "tensorrt-split", "tensorrt-overlap"),
+    }
+    assert rows == chosen.get(command, ROWS)
     assert measured == what
     assert len(list(tmp_path.glob("*.json"))) == 1
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.library import ELEMENT_TYPES, HEAD_CHANNELS
-from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_STEPS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import NewSlots, slot_copies
 from live2diff_trt.runtime.device import PinnedArray
 from tests.kernels.device import Gpu, open_gpu
@@ -70,21 +70,22 @@ def launch_latents(gpu: Gpu, dtype: str) -> None:
     """Latents of 3 x 5 x 7 elements, which no block of four divides."""
     latent = (3, 5, 7)
     parameters = gpu.upload_bytes(make_parameters(gpu))
-    step_table = gpu.upload(np.full((4, MAXIMUM_ROWS), 0.5, np.float32))
+    step_table = gpu.upload(np.full((4, MAXIMUM_STEPS), 0.5, np.float32))
     shared = {"parameters": parameters, "step_table": step_table}
     finished = gpu.poisoned(latent, dtype)
-    sample, output = (gpu.upload(np.zeros((ROWS, *latent), dtype), CHUNK_ROWS) for _ in range(2))
+    sample = gpu.upload(np.zeros((ROWS, *latent), dtype), CHUNK_ROWS)
     gpu.kernels.enter(gpu.stream, latent=finished, sample=sample, **shared)
-    x0 = gpu.poisoned((ROWS, *latent), "float32")
-    for origins in (None, gpu.poisoned((ROWS, *latent), dtype)):
+    x0, origins = gpu.poisoned((ROWS, *latent), "float32"), gpu.poisoned((ROWS, *latent), dtype)
+    for rows, led_back_to in ((ROWS, None), (ROWS, origins), (2 * ROWS, None), (ROWS + 1, origins)):
+        output = gpu.upload(np.zeros((rows, *latent), dtype), CHUNK_ROWS)
         gpu.kernels.lcm_step(
-            gpu.stream, sample=sample, model_output=output, x0=x0, finished=finished, origins=origins, **shared
+            gpu.stream, sample=sample, model_output=output, x0=x0, finished=finished, origins=led_back_to, **shared
         )
     sample, output = (gpu.upload(np.zeros((SINK, *latent), dtype), CHUNK_ROWS) for _ in range(2))
     x0, finished = gpu.poisoned((SINK, *latent), "float32"), gpu.poisoned((SINK, *latent), dtype)
     for clean in (x0, finished):
         gpu.kernels.enter_warm_up(gpu.stream, clean=clean, sample=sample, row=1, **shared)
-    for origins in (None, gpu.poisoned((SINK, *latent), dtype)):
+    for asked, led_back in ((False, False), (False, True), (True, False), (True, True)):
         gpu.kernels.lcm_step_warm_up(
             gpu.stream,
             sample=sample,
@@ -92,7 +93,8 @@ def launch_latents(gpu: Gpu, dtype: str) -> None:
             x0=x0,
             finished=finished,
             row=1,
-            origins=origins,
+            negative_output=gpu.poisoned((SINK, *latent), dtype) if asked else None,
+            origins=gpu.poisoned((SINK, *latent), dtype) if led_back else None,
             **shared,
         )
 

@@ -18,7 +18,7 @@ from live2diff_trt.kernels.group_norm import (
 )
 from live2diff_trt.kernels.library import FOLDER, compile_kernels, entry_points, load_fat_binaries
 from live2diff_trt.kernels.spatial_attention import BLOCKS
-from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, MAXIMUM_STEPS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import SLOT_COPY
 
 pytest.importorskip("cuda.core")
@@ -101,8 +101,9 @@ def test_structures_agree_with_their_records() -> None:
         *_assertions("TickParameters", TICK_PARAMETERS),
         *_assertions("RowParameters", row),
         *_assertions("SlotCopy", SLOT_COPY),
-        f'static_assert(MAXIMUM_ROWS == {MAXIMUM_ROWS} && WINDOW == {WINDOW} && SINK == {SINK}, "constants");',
-        'static_assert(sizeof(StepTable) == 4 * MAXIMUM_ROWS * sizeof(float), "StepTable");',
+        f'static_assert(MAXIMUM_STEPS == {MAXIMUM_STEPS} && MAXIMUM_ROWS == {MAXIMUM_ROWS}, "constants");',
+        f'static_assert(WINDOW == {WINDOW} && SINK == {SINK}, "constants");',
+        'static_assert(sizeof(StepTable) == 4 * MAXIMUM_STEPS * sizeof(float), "StepTable");',
     ]
     _compile_program('#include "window.cu"\n' + "\n".join(lines))
     wrong = _assertions("SlotCopy", np.dtype([("source", np.uint32), ("ring_rows", np.uint64)]))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from live2diff_trt.bundle.noise import Purpose, standard_normal
 from live2diff_trt.kernels import reference
-from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, MAXIMUM_STEPS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import NewSlots, slot_copies
-from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
+from live2diff_trt.runtime.guidance import GuidanceKind
+from live2diff_trt.runtime.guided_noise import guided_noise, implied_latent, virtual_noise
 
 if TYPE_CHECKING:
     from tests.kernels.device import Gpu
@@ -76,6 +77,7 @@ ATTENTIONS = [  # positions, heads, head channels, rows, rows in a chunk
     (4096, 8, 40, 2, 2),
     (1024, 8, 80, 2, 1),
     (256, 8, 160, 2, 0),
+    (5, 8, 40, MAXIMUM_ROWS, 3),
 ]
 
 
@@ -264,12 +266,12 @@ def test_a_flat_depth_map_becomes_nought(gpu: Gpu) -> None:
 
 
 def random_steps(seed: int = 0) -> Array:
-    """Constants in the range of real ones, [4, MAXIMUM_ROWS] float32."""
-    return np.random.default_rng(seed).uniform(0.3, 0.9, (4, MAXIMUM_ROWS)).astype(np.float32)
+    """Constants in the range of real ones, [4, MAXIMUM_STEPS] float32."""
+    return np.random.default_rng(seed).uniform(0.3, 0.9, (4, MAXIMUM_STEPS)).astype(np.float32)
 
 
 def test_noise_is_the_streams_own(gpu: Gpu) -> None:
-    only_noise = np.zeros((4, MAXIMUM_ROWS), np.float32)
+    only_noise = np.zeros((4, MAXIMUM_STEPS), np.float32)
     only_noise[1] = 1
     shape = (4, 64, 64)
     sample = gpu.poisoned((1, *shape), "float32")
@@ -385,54 +387,84 @@ def test_lcm_step_warm_up(gpu: Gpu, dtype: str) -> None:
     assert_close(gpu.download(finished), expected, dtype)
 
 
-def guide(sample: Array, model_output: Array, origins: Array, record: NDArray[np.void], constants: Array) -> Array:
-    """Return the guided noise by its definition, in float64."""
-    sample, model_output, origins = (tensor.astype(np.float64) for tensor in (sample, model_output, origins))
+def guide(
+    kind: GuidanceKind,
+    sample: Array,
+    model_output: Array,
+    negative_output: Array,
+    origins: Array,
+    record: NDArray[np.void],
+    constants: Array,
+) -> tuple[Array, Array]:
+    """Return the guided noise by its definition, in float64, and the origins that there are then.
+
+    ``negative_output`` is of all rows, of the first ones, or of none.
+    """
+    tensors = (sample, model_output, negative_output, origins)
+    sample, model_output, negative_output, origins = (tensor.astype(np.float64) for tensor in tensors)
+    levels, asked = constants[:2], len(negative_output)
+    negative: Array = negative_output
+    if kind != "full":
+        origins[:asked] = implied_latent(sample[:asked], negative_output, *levels[:, :asked])
+        negative = virtual_noise(sample, origins, *levels)
     scale, delta = float(record["guidance_scale"]), float(record["guidance_delta"])
-    return guided_noise(model_output, virtual_noise(sample, origins, *constants[:2]), scale, delta)
+    return guided_noise(model_output, negative, scale, delta), origins
+
+
+def guided_parameters(rows: int, kind: GuidanceKind) -> Array:
+    record = parameters_of_rows(rows)
+    record["guidance_scale"], record["guidance_delta"] = 1.4, 1 if kind == "full" else 0.7
+    return record
+
+
+KINDS: list[GuidanceKind] = ["self", "full", "initialize"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("rows", "chunk_rows", "shape"), [(1, 0, (4, 8, 8)), (2, 1, (4, 64, 64)), (3, 2, (4, 3, 5)), (8, 3, (3, 5, 5))]
 )
-def test_guided_lcm_step(gpu: Gpu, dtype: str, rows: int, chunk_rows: int, shape: tuple[int, int, int]) -> None:
-    before, model_output, origins = (random_normal((rows, *shape), dtype, index, rows) for index in range(3))
-    record, steps = parameters_of_rows(rows), random_steps(2)
-    record["guidance_scale"], record["guidance_delta"] = 1.4, 0.7
-    sample, x0, finished = (
-        gpu.upload(before, chunk_rows),
-        gpu.poisoned(before.shape, "float32"),
-        gpu.poisoned(shape, dtype),
-    )
-    looked_back_at = gpu.upload(origins)
+def test_guided_lcm_step(
+    gpu: Gpu, kind: GuidanceKind, dtype: str, rows: int, chunk_rows: int, shape: tuple[int, int, int]
+) -> None:
+    negative_rows = {"self": 0, "full": rows, "initialize": 1}[kind]
+    before, origins = (random_normal((rows, *shape), dtype, index, rows) for index in (0, 2))
+    outputs = random_normal((rows + negative_rows, *shape), dtype, 1, rows)
+    record, steps = guided_parameters(rows, kind), random_steps(2)
+    sample, x0 = gpu.upload(before, chunk_rows), gpu.poisoned(before.shape, "float32")
+    finished, looked_back_at = gpu.poisoned(shape, dtype), gpu.upload(origins)
     gpu.kernels.lcm_step(
         gpu.stream,
         sample=sample,
-        model_output=gpu.upload(model_output, chunk_rows),
+        model_output=gpu.upload(outputs, chunk_rows),
         x0=x0,
         finished=finished,
         parameters=gpu.upload_bytes(record),
         step_table=gpu.upload(steps),
-        origins=looked_back_at,
+        origins=None if kind == "full" else looked_back_at,
     )
     constants = steps[:, :rows].astype(np.float64)
-    noise = guide(before, model_output, origins, record, constants)
+    noise, led_back_to = guide(kind, before, outputs[:rows], outputs[rows:], origins, record, constants)
     expected = reference.lcm_step(before.astype(np.float64), noise, *constants)
     assert_close(gpu.download(x0), expected, "float32")
     assert_close(gpu.download(finished), expected[-1], dtype)
-    assert gpu.download(looked_back_at).tobytes() == origins.tobytes()
-    for tensor in (sample, x0, finished):
+    found = gpu.download(looked_back_at)
+    assert_close(found[:1], led_back_to[:1], dtype)
+    assert found[1:].tobytes() == origins[1:].tobytes()
+    if kind != "initialize":
+        assert found.tobytes() == origins.tobytes()
+    for tensor in (sample, x0, finished, looked_back_at):
         assert gpu.outside_is_untouched(tensor)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_guided_lcm_step_warm_up(gpu: Gpu, dtype: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_guided_lcm_step_warm_up(gpu: Gpu, kind: GuidanceKind, dtype: str) -> None:
     shape, row = (SINK, 4, 6, 5), 5
-    before, model_output, origins = (random_normal(shape, dtype, index) for index in range(3))
-    record, steps = parameters_of_rows(1), random_steps(3)
-    record["guidance_scale"], record["guidance_delta"] = 1.4, 0.7
-    x0, finished = gpu.poisoned(shape, "float32"), gpu.poisoned(shape, dtype)
+    before, model_output, origins, negative_output = (random_normal(shape, dtype, index) for index in range(4))
+    record, steps = guided_parameters(1, kind), random_steps(3)
+    x0, finished, looked_back_at = gpu.poisoned(shape, "float32"), gpu.poisoned(shape, dtype), gpu.upload(origins)
     gpu.kernels.lcm_step_warm_up(
         gpu.stream,
         sample=gpu.upload(before, 3),
@@ -442,20 +474,24 @@ def test_guided_lcm_step_warm_up(gpu: Gpu, dtype: str) -> None:
         row=row,
         parameters=gpu.upload_bytes(record),
         step_table=gpu.upload(steps),
-        origins=gpu.upload(origins),
+        negative_output=None if kind == "self" else gpu.upload(negative_output),
+        origins=None if kind == "full" else looked_back_at,
     )
     constants = np.repeat(steps[:, row : row + 1].astype(np.float64), SINK, axis=1)
-    noise = guide(before, model_output, origins, record, constants)
+    asked = negative_output[: 0 if kind == "self" else SINK]
+    noise, led_back_to = guide(kind, before, model_output, asked, origins, record, constants)
     expected = reference.lcm_step(before.astype(np.float64), noise, *constants)
     assert_close(gpu.download(x0), expected, "float32")
     assert_close(gpu.download(finished), expected, dtype)
+    assert_close(gpu.download(looked_back_at), led_back_to, dtype)
+    assert gpu.outside_is_untouched(looked_back_at)
 
 
 # The whole form's window
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "chunk_rows"), [(1, 0), (3, 2), (8, 0)])
+@pytest.mark.parametrize(("rows", "chunk_rows"), [(1, 0), (3, 2), (MAXIMUM_ROWS, 0), (MAXIMUM_ROWS, 3)])
 def test_window_inputs(gpu: Gpu, dtype: str, rows: int, chunk_rows: int) -> None:
     record = parameters_of_rows(rows)
     position = gpu.poisoned((rows,), "int32", chunk_rows)

@@ -84,9 +84,9 @@ def test_what_does_not_fit_is_refused(wrong: dict[str, Any]) -> None:
     assert not kernels.launches
 
 
-def test_nine_rows_are_refused() -> None:
-    with pytest.raises(KernelError, match="9 rows"):
-        RecordedKernels().streaming_attention(None, **attention_tensors(rows=9))
+def test_more_rows_than_a_tick_has_are_refused() -> None:
+    with pytest.raises(KernelError, match="17 rows"):
+        RecordedKernels().streaming_attention(None, **attention_tensors(rows=17))
 
 
 def test_dense_tensors_join_chunked_ones() -> None:
@@ -196,14 +196,14 @@ def test_group_norm_without_a_row_bias_passes_no_address() -> None:
         {"x": DeviceTensor(1024, (3, 4096 * 320), "float16")},
         {"x": DeviceTensor(1024, (3, 0, 320), "float16")},
         {"x": DeviceTensor(1024 + 8, (3, 4096, 320), "float16")},
-        {"x": DeviceTensor(1024, (9, 4096, 320), "float16")},
+        {"x": DeviceTensor(1024, (17, 4096, 320), "float16")},
         {"x": DeviceTensor(1024, (3, 4096, 324), "float16")},
         {"x": DeviceTensor(1024, (3, 1, 8192), "float16")},
         {"out": DeviceTensor(1024, (2, 4096, 320), "float16")},
         {"scale": DeviceTensor(256, (32,), "float16")},
         {"bias": DeviceTensor(256, (320,), "float32")},
         {"row_bias": DeviceTensor(256, (2, 640), "float16")},
-        {"row_bias": DeviceTensor(256, (9, 320), "float16")},
+        {"row_bias": DeviceTensor(256, (17, 320), "float16")},
         {"row_bias": DeviceTensor(256, (2, 320), "float16", device_id=1)},
         {"statistics": DeviceTensor(256, (1000,), "float32")},
         {"statistics": DeviceTensor(256, (100000,), "float16")},
@@ -306,10 +306,72 @@ def test_gated_gelu_is_launched() -> None:
 
 @pytest.mark.parametrize(
     ("x_shape", "out_shape"),
-    [((2, 7, 64), (2, 7, 64)), ((2, 7, 64), (2, 8, 32)), ((2, 7, 24), (2, 7, 12)), ((9, 7, 64), (9, 7, 32))],
+    [((2, 7, 64), (2, 7, 64)), ((2, 7, 64), (2, 8, 32)), ((2, 7, 24), (2, 7, 12)), ((17, 7, 64), (17, 7, 32))],
 )
 def test_gated_gelu_refuses_what_does_not_fit(x_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
     kernels = RecordedKernels()
     with pytest.raises((DeviceTensorError, KernelError)):
         kernels.gated_gelu(None, x=DeviceTensor(1024, x_shape, "float16"), out=DeviceTensor(2048, out_shape, "float16"))
     assert not kernels.launches
+
+
+def step_tensors(rows: int, outputs: int, *, origins: bool) -> dict[str, Any]:
+    sample = DeviceTensor(1024, (rows, 4, 8, 8), "float16", chunk_rows=2, chunk_bytes=1024)
+    return {
+        "sample": sample,
+        "model_output": replace(sample, shape=(outputs, 4, 8, 8)),
+        "x0": DeviceTensor(4096, (rows, 4, 8, 8), "float32"),
+        "finished": DeviceTensor(8192, (4, 8, 8), "float16"),
+        "parameters": PARAMETERS,
+        "step_table": DeviceTensor(512, (4, 8), "float32"),
+        "origins": DeviceTensor(16384, (rows, 4, 8, 8), "float16") if origins else None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "outputs", "origins", "kernel"),
+    [
+        *((3, 3, False, "lcm_step"), (3, 3, True, "lcm_step_self")),
+        *((3, 6, False, "lcm_step_full"), (3, 4, True, "lcm_step_initialize")),
+        *((1, 2, False, "lcm_step_full"), (1, 2, True, "lcm_step_initialize"), (8, 16, False, "lcm_step_full")),
+    ],
+)
+def test_rows_and_origins_say_how_a_step_is_guided(rows: int, outputs: int, origins: bool, kernel: str) -> None:
+    kernels = RecordedKernels()
+    kernels.lcm_step(None, **step_tensors(rows, outputs, origins=origins))
+    ((launched, grid, _, arguments),) = kernels.launches
+    assert (launched, grid) == (f"{kernel}_float16", (1, 1, 1))
+    pointers = 4 if origins else 3
+    assert [type(one) for one in arguments] == [int, np.int64] * pointers + [np.int32] + [int] * 3 + [np.int32] * 2
+    assert arguments[-2:] == (rows, 256)
+
+
+@pytest.mark.parametrize(
+    ("rows", "outputs", "origins"), [(3, 4, False), (3, 6, True), (3, 2, False), (2, 5, False), (9, 9, False)]
+)
+def test_rows_that_no_guidance_has_are_refused(rows: int, outputs: int, origins: bool) -> None:
+    kernels = RecordedKernels()
+    with pytest.raises(KernelError):
+        kernels.lcm_step(None, **step_tensors(rows, outputs, origins=origins))
+    assert not kernels.launches
+
+
+@pytest.mark.parametrize(
+    ("asked", "origins", "kind"),
+    [(False, False, ""), (False, True, "_self"), (True, False, "_full"), (True, True, "_initialize")],
+)
+def test_a_warm_up_step_is_guided_by_what_it_is_given(asked: bool, origins: bool, kind: str) -> None:
+    kernels = RecordedKernels()
+    tensors = step_tensors(8, 8, origins=origins)
+    tensors |= {"finished": tensors["sample"], "negative_output": tensors["sample"] if asked else None}
+    kernels.lcm_step_warm_up(None, **tensors, row=7)
+    ((launched, _, _, arguments),) = kernels.launches
+    assert launched == f"lcm_step_warm_up{kind}_float16"
+    pointers, addresses = 4 + asked + origins, 2 if kind else 1
+    types = [int, np.int64] * pointers + [np.int32] + [int] * addresses + [np.int32] * 2
+    assert [type(one) for one in arguments] == types
+    wrong = {"negative_output": replace(tensors["sample"], shape=(7, 4, 8, 8))}
+    with pytest.raises(DeviceTensorError):
+        kernels.lcm_step_warm_up(None, **{**tensors, **wrong}, row=7)
+    with pytest.raises(KernelError, match="no step 8"):
+        kernels.lcm_step_warm_up(None, **tensors, row=8)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
@@ -18,6 +18,7 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream import Stream
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.emulated_gpu import build_emulated_plans
 from tests.runtime.emulated_plans import GraphCache
 
@@ -52,9 +53,11 @@ class Bench:
         if known not in self.hosts:
             bundle = Bundle.open(self.bundle)
             spec = bundle.spec.with_step_list(STEP_LISTS[steps])
-            self.hosts[known] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed, guidance, max_steps=8)
-        if self.hosts[known].spec.step_list != STEP_LISTS[steps]:  # a use before this one changed them
-            self.hosts[known].change_steps(STEP_LISTS[steps])
+            room = StreamRoom.of(8, get_args(GuidanceKind))
+            self.hosts[known] = HostPipeline(bundle, spec, OnnxRuntimeOptions(threads=1), seed, guidance, room=room)
+        in_effect = self.hosts[known].spec.step_list, self.hosts[known].guidance.kind
+        if in_effect != (STEP_LISTS[steps], guidance.kind):  # a use before this one changed them
+            self.hosts[known].change_rows(STEP_LISTS[steps], guidance)
         stream = Stream(self.hosts[known], bundle=Bundle.open(self.bundle, ()))
         stream.set_guidance(guidance)
         stream.set_seed(seed)
@@ -79,6 +82,7 @@ class Bench:
         *,
         max_steps: int | None = None,
         style: Path | None = None,
+        guidance_kinds: tuple[GuidanceKind, ...] = (),
         **options: Any,
     ) -> Stream:
         """Open a stream on the emulated GPU."""
@@ -90,6 +94,7 @@ class Bench:
             max_steps=max_steps,
             guidance=guidance,
             style=style,
+            guidance_kinds=guidance_kinds,
             options=self.options(form, rows, **options),
         )
 

@@ -17,9 +17,10 @@ from live2diff_trt.kernels import reference
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.library import ELEMENT_TYPES, entry_points
-from live2diff_trt.kernels.tick_parameters import MAXIMUM_ROWS, SINK, TICK_PARAMETERS, WINDOW
+from live2diff_trt.kernels.tick_parameters import MAXIMUM_STEPS, SINK, TICK_PARAMETERS, WINDOW
 from live2diff_trt.kernels.window import SLOT_COPY
-from live2diff_trt.runtime.guided_noise import guided_noise, virtual_noise
+from live2diff_trt.runtime.guidance import GuidanceKind
+from live2diff_trt.runtime.guided_noise import guided_noise, implied_latent, virtual_noise
 from tests.runtime.emulated_device import AddressSpace, Array, EmulatedGpu
 from tests.runtime.emulated_streams import EmulatedStream, EmulationError
 
@@ -194,13 +195,21 @@ class _Launch:
 
     def lcm_step(self, *arguments: int) -> None:
         without_origins = [*arguments[:6], 0, 0, *arguments[6:]]
-        self._lcm_step(*without_origins)
+        self._lcm_step("none", *without_origins)
 
-    def lcm_step_guided(self, *arguments: int) -> None:
-        self._lcm_step(*arguments)
+    def lcm_step_self(self, *arguments: int) -> None:
+        self._lcm_step("self", *arguments)
+
+    def lcm_step_full(self, *arguments: int) -> None:
+        without_origins = [*arguments[:6], 0, 0, *arguments[6:]]
+        self._lcm_step("full", *without_origins)
+
+    def lcm_step_initialize(self, *arguments: int) -> None:
+        self._lcm_step("initialize", *arguments)
 
     def _lcm_step(
         self,
+        kind: GuidanceKind,
         sample: int,
         sample_stride: int,
         model_output: int,
@@ -222,9 +231,11 @@ class _Launch:
         clean = _Rows(self.memory, x0, x0_stride, chunk_rows, (elements,), "float32")
         looked_back_at = self._rows(origins, origins_stride, chunk_rows, elements)
         for row in reversed(range(rows)):
-            output = outputs[row]
-            if origins:
-                output = self._guided(samples[row], output, looked_back_at[row], parameters, step_table, row)
+            output, origin = outputs[row], looked_back_at[row] if origins else None
+            asked = kind == "full" or (kind == "initialize" and row == 0)
+            if kind != "none":
+                negative = outputs[rows + row] if asked else None
+                output = self._guided(samples[row], output, negative, origin, parameters, step_table, row)
             clean[row][:] = self._predicted(samples[row], output, step_table, row)
             if row == rows - 1:
                 self.memory.view(finished, [elements], self.dtype)[:] = clean[row]
@@ -234,10 +245,18 @@ class _Launch:
                 samples[row + 1][:] = self._noised(clean[row], noise, step_table, row + 1)
 
     def lcm_step_warm_up(self, *arguments: int) -> None:
-        without_guidance = [*arguments[:8], 0, 0, arguments[8], 0, *arguments[9:]]
+        without_guidance = [*arguments[:8], 0, 0, 0, 0, arguments[8], 0, *arguments[9:]]
         self._lcm_step_warm_up(*without_guidance)
 
-    def lcm_step_warm_up_guided(self, *arguments: int) -> None:
+    def lcm_step_warm_up_self(self, *arguments: int) -> None:
+        without_negative = [*arguments[:8], 0, 0, *arguments[8:]]
+        self._lcm_step_warm_up(*without_negative)
+
+    def lcm_step_warm_up_full(self, *arguments: int) -> None:
+        without_origins = [*arguments[:10], 0, 0, *arguments[10:]]
+        self._lcm_step_warm_up(*without_origins)
+
+    def lcm_step_warm_up_initialize(self, *arguments: int) -> None:
         self._lcm_step_warm_up(*arguments)
 
     def _lcm_step_warm_up(
@@ -250,6 +269,8 @@ class _Launch:
         x0_stride: int,
         finished: int,
         finished_stride: int,
+        negative_output: int,
+        negative_output_stride: int,
         origins: int,
         origins_stride: int,
         chunk_rows: int,
@@ -263,10 +284,13 @@ class _Launch:
         clean = _Rows(self.memory, x0, x0_stride, chunk_rows, (elements,), "float32")
         targets = self._rows(finished, finished_stride, chunk_rows, elements)
         looked_back_at = self._rows(origins, origins_stride, chunk_rows, elements)
+        negatives = self._rows(negative_output, negative_output_stride, chunk_rows, elements)
         for frame in range(self.grid[1]):
             output = outputs[frame]
-            if origins:
-                output = self._guided(samples[frame], output, looked_back_at[frame], parameters, step_table, row)
+            if negative_output or origins:
+                negative = negatives[frame] if negative_output else None
+                origin = looked_back_at[frame] if origins else None
+                output = self._guided(samples[frame], output, negative, origin, parameters, step_table, row)
             clean[frame][:] = self._predicted(samples[frame], output, step_table, row)
             targets[frame][:] = clean[frame]
 
@@ -477,21 +501,35 @@ class _Launch:
         return record
 
     def _steps(self, step_table: int) -> Array:
-        return self.memory.view(step_table, [4, MAXIMUM_ROWS], "float32")
+        return self.memory.view(step_table, [4, MAXIMUM_STEPS], "float32")
 
     def _noised(self, clean: Array, noise: Array, step_table: int, step: int) -> Array:
         sqrt_alpha, sqrt_one_minus_alpha, _, _ = self._steps(step_table)[:, step]
         return reference.enter(clean.astype(np.float32), noise, sqrt_alpha, sqrt_one_minus_alpha)
 
     def _guided(
-        self, sample: Array, model_output: Array, origin: Array, parameters: int, step_table: int, step: int
+        self,
+        sample: Array,
+        model_output: Array,
+        negative_output: Array | None,
+        origin: Array | None,
+        parameters: int,
+        step_table: int,
+        step: int,
     ) -> Array:
+        """Guide one row, float32 [elements]; an origin is written where there is a negative output, else read."""
         tick = self._tick(parameters)
-        sqrt_alpha, sqrt_one_minus_alpha, _, _ = (values.reshape(1) for values in self._steps(step_table)[:, step])
-        noised, clean = (tensor.astype(np.float32).reshape(1, 1, 1, -1) for tensor in (sample, origin))
-        negative = virtual_noise(noised, clean, sqrt_alpha, sqrt_one_minus_alpha).reshape(-1)
-        positive = model_output.astype(np.float32)
-        return guided_noise(positive, negative, float(tick["guidance_scale"]), float(tick["guidance_delta"]))
+        levels = [values.reshape(1) for values in self._steps(step_table)[:2, step]]
+        noised, positive = (one.astype(np.float32).reshape(1, 1, 1, -1) for one in (sample, model_output))
+        if negative_output is not None:
+            negative = negative_output.astype(np.float32).reshape(noised.shape)
+            if origin is not None:
+                origin[:] = implied_latent(noised, negative, *levels).reshape(-1)
+        else:
+            assert origin is not None
+            negative = virtual_noise(noised, origin.astype(np.float32).reshape(noised.shape), *levels)
+        scale, delta = float(tick["guidance_scale"]), float(tick["guidance_delta"])
+        return guided_noise(positive, negative, scale, delta).reshape(-1)
 
     def _predicted(self, sample: Array, model_output: Array, step_table: int, step: int) -> Array:
         constants = (values.reshape(1) for values in self._steps(step_table)[:, step])

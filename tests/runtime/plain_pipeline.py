@@ -12,13 +12,16 @@ import numpy as np
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.restyle import StyledWeights
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
-from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
+from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.host_pipeline import ReadyPictures
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.stream_batch import StreamBatch
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 SINK = 8
+ROOM = StreamRoom.of(4, ("self", "full"))
+Rows = tuple[tuple[int, ...], GuidanceKind]
 
 
 def plain_spec(steps: int) -> StreamSpec:
@@ -48,9 +51,9 @@ class PlainPipeline:
         ticks: number of the frame that entered with each tick, or None.
         warm_ups: how many frames each warm-up had.
         seeds: that were set.
-        prepared: step lists, as often as they were prepared.
-        changes: step lists that came into effect, each with the pictures that it was warmed up from.
-        guidance: that was set last.
+        prepared: step lists and kinds of guidance, as often as they were prepared.
+        changes: those that came into effect, each with the pictures that it was warmed up from.
+        guidance: in effect.
         styles: that came into effect.
     """
 
@@ -60,10 +63,10 @@ class PlainPipeline:
     ticks: list[int | None] = field(default_factory=list)
     warm_ups: list[int] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
-    prepared: list[tuple[int, ...]] = field(default_factory=list)
-    changes: list[tuple[tuple[int, ...], list[Image]]] = field(default_factory=list)
+    prepared: list[Rows] = field(default_factory=list)
+    changes: list[tuple[Rows, list[Image]]] = field(default_factory=list)
     full_ahead: int = 0
-    max_steps: int = 4
+    room: StreamRoom = ROOM
     guidance: Guidance = NO_GUIDANCE
     styles: list[StyledWeights] = field(default_factory=list)
 
@@ -93,22 +96,25 @@ class PlainPipeline:
     def set_seed(self, seed: int) -> None:
         self.seeds.append(seed)
 
-    def prepare_steps(self, step_list: tuple[int, ...]) -> None:
-        assert len(step_list) <= self.max_steps
-        self.prepared.append(step_list)
+    def prepare_rows(self, step_list: tuple[int, ...], kind: GuidanceKind) -> None:
+        self.room.check(len(step_list), kind)
+        self.prepared.append((step_list, kind))
 
-    def change_steps(self, step_list: tuple[int, ...]) -> None:
+    def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
         assert self.in_flight == 0
-        assert step_list == self.spec.step_list or step_list == self.prepared[-1]
+        rows, in_effect = (step_list, guidance.kind), (self.spec.step_list, self.guidance.kind)
+        assert self.styles or rows == self.prepared[-1] != in_effect
         assert len(self._kept) == (SINK if self._warm else 0)
-        self.changes.append((step_list, list(self._kept)))
+        self.changes.append((rows, list(self._kept)))
         self.spec = self.spec.with_step_list(step_list)
+        self.guidance = guidance
         self._batch = StreamBatch(self.spec.steps)
 
     def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
         return lambda: self.styles.append(weights)
 
     def set_guidance(self, guidance: Guidance) -> None:
+        assert guidance.kind == self.guidance.kind
         self.guidance = guidance
 
     def gather(self, frame: int, image: Any) -> None:

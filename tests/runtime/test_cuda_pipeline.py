@@ -24,6 +24,7 @@ from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, SourceFrame
 from live2diff_trt.runtime.stream import Stream
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import GPU, ForeignPicture
@@ -272,7 +273,7 @@ def test_the_estimate_is_the_allocation(
         memory = pipeline_of(stream).parts.memory
         spec = stream.spec
         options = bench.options(form, rows, overlap=overlap)
-        estimate = estimate_for(Bundle.open(bench.bundle), spec, options, max_steps=max_steps or steps)
+        estimate = estimate_for(Bundle.open(bench.bundle), spec, options, room=StreamRoom(max_steps or steps))
         assert estimate is not None
         parts = dict(estimate.parts)
         assert parts.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)

@@ -18,7 +18,9 @@ from live2diff_trt.engine.restyle import compare_bundles
 from live2diff_trt.runtime.cuda_session import estimate_for
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.stream import Stream
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import install_emulated_gpu
@@ -55,6 +57,14 @@ def other_bench(other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
     graphs = GraphCache()
     yield Bench(other_bundle, tmp_path_factory.mktemp("other plans"), graphs)
     graphs.close()
+
+
+def leave(finished: list[FinishedFrame], stream: Stream) -> list[FinishedFrame]:
+    """Return what was finished, and leave the pipeline with the bundle's own weights: the bench uses it again."""
+    stream.set_style(None)
+    stream(pictures(1)[0])
+    stream.flush()
+    return finished
 
 
 @hot_and_cold
@@ -254,10 +264,24 @@ def test_steps_may_change_together_with_a_hot_style(bench: Bench, gpu: EmulatedG
         finished = give(stream, frames[:11])
         stream.set_style(ink)
         stream.set_step_list((20, 30, 40))
-        return [*finished, *stream.run(frames[11:])]
+        return leave([*finished, *stream.run(frames[11:])], stream)
 
     expected = bench.host(use)
     with bench.stream("split", 2, max_steps=3, refittable=True, hot_restyle=True) as stream:
+        assert_alike(use(stream), expected, most_unequal=0.01)
+
+
+@hot_and_cold
+def test_the_negative_prompt_is_encoded_anew(bench: Bench, gpu: EmulatedGpu, ink: Path, hot: bool) -> None:
+    frames, guidance = pictures(16), Guidance("full", 1.3, "two cats")
+
+    def use(stream: Stream) -> list[FinishedFrame]:
+        finished = give(stream, frames[:11])
+        stream.set_style(ink)
+        return leave([*finished, *stream.run(frames[11:])], stream)
+
+    expected = bench.host(use, guidance=guidance)
+    with bench.stream("split", 2, guidance=guidance, refittable=True, hot_restyle=hot) as stream:
         assert_alike(use(stream), expected, most_unequal=0.01)
 
 
@@ -273,8 +297,8 @@ def test_the_spare_plans_are_in_the_estimate(bench: Bench, gpu: EmulatedGpu, for
     with bench.stream(form, 2, refittable=True, hot_restyle=True) as stream:
         allocated = dict(pipeline_of(stream).parts.memory.allocated)
         plans = pipeline_of(stream).parts.unet.plans
-    estimate = estimate_for(bundle, bundle.spec, options, max_steps=2)
-    once = estimate_for(bundle, bundle.spec, replace(options, hot_restyle=False), max_steps=2)
+    estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(2))
+    once = estimate_for(bundle, bundle.spec, replace(options, hot_restyle=False), room=StreamRoom(2))
     assert estimate is not None
     assert once is not None
     assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}

@@ -14,6 +14,7 @@ from live2diff_trt.runtime.errors import FrameError
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 OPTIONS = OnnxRuntimeOptions(threads=1)
 CLIP = np.random.default_rng(5).integers(0, 256, (12, 48, 80, 3), np.uint8)
@@ -27,7 +28,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def opened(bundle: Bundle) -> HostPipeline:
     """Opened once, since that takes longest; ``pipeline`` begins anew for each test."""
-    return HostPipeline(bundle, bundle.spec, OPTIONS, seed=7, max_steps=8)
+    return HostPipeline(bundle, bundle.spec, OPTIONS, seed=7, room=StreamRoom(8))
 
 
 @pytest.fixture

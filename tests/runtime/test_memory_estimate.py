@@ -16,6 +16,7 @@ from live2diff_trt.engine.split import Segment, TemporalAttentionCut, UNetSplit
 from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.runtime.errors import DeviceMemoryError
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 SPEC = StreamSpec(
     width=64,
@@ -80,7 +81,7 @@ def common_parts(ring_rows: int) -> dict[str, int]:
             ]
         ),
         "newest frames": 2 * 16 * LATENT + 2 * 256 + 256,  # with a table of one row for each, and two records
-        "constants": 2 * 1280 + 256,  # parameters of 1216 bytes, pending and taken; step table of 128
+        "constants": 2 * 2560 + 256,  # parameters of 2368 bytes, pending and taken; step table of 128
         "source picture": 1920 * 1080 * 3,
     }
 
@@ -96,7 +97,9 @@ SINGLE = 256 + (256 + 512) + (256 + 768) + 2 * 512
 
 def test_the_split_form_by_hand(tmp_path: Path) -> None:
     """T = 3 in chunks of 2 rows: two chunks in a tick, four in warm-up."""
-    estimate = estimate_session(SPEC, stored_plans(tmp_path, rows=2, split=True), MEASURED, max_steps=3, overlap=False)
+    estimate = estimate_session(
+        SPEC, stored_plans(tmp_path, rows=2, split=True), MEASURED, room=StreamRoom(3), overlap=False
+    )
     tick_time = 2 * (256 + 1024)  # chunks of 2 rows of 12 bytes and of 400
     warm_up_time = 3 * (256 + 1024)  # a chunk for each step
     assert estimate.parts == {
@@ -113,7 +116,9 @@ def test_the_split_form_by_hand(tmp_path: Path) -> None:
 
 def test_the_whole_form_by_hand(tmp_path: Path) -> None:
     """T = 3 in one chunk of 4 rows; warm-up has all 8 frames in one, on the same memory."""
-    estimate = estimate_session(SPEC, stored_plans(tmp_path, rows=4, split=False), MEASURED, max_steps=3, overlap=False)
+    estimate = estimate_session(
+        SPEC, stored_plans(tmp_path, rows=4, split=False), MEASURED, room=StreamRoom(3), overlap=False
+    )
     tick_time = 256 + 1792  # 4 rows of 12 bytes and of 400
     warm_up_time = 3 * (256 + 3328)
     slots = 2 * (8 * 128 + 8 * 64)  # 8 frames' new keys and values: 64 and 32 values in half precision
@@ -129,14 +134,16 @@ def test_the_whole_form_by_hand(tmp_path: Path) -> None:
 
 def test_with_overlap_the_greediest_plan_of_each_lane_decides(tmp_path: Path) -> None:
     stored = stored_plans(tmp_path, rows=2, split=True)
-    one, three = (estimate_session(SPEC, stored, MEASURED, max_steps=3, overlap=overlap) for overlap in (False, True))
+    one, three = (
+        estimate_session(SPEC, stored, MEASURED, room=StreamRoom(3), overlap=overlap) for overlap in (False, True)
+    )
     assert three.parts == {**one.parts, "scratch": 5000 + 9000 + 70}
 
 
 def test_the_ring_is_most_of_what_grows_with_the_steps(tmp_path: Path) -> None:
     stored = stored_plans(tmp_path, rows=1, split=True)
     sizes = [
-        estimate_session(SPEC, stored, MEASURED, max_steps=rows, overlap=False).parts["kv-cache ring"] - 4 * 256
+        estimate_session(SPEC, stored, MEASURED, room=StreamRoom(rows), overlap=False).parts["kv-cache ring"] - 4 * 256
         for rows in (3, 4, 8)
     ]
     assert sizes == [SPEC.with_step_list((30,)).cache_bytes * rows for rows in (3, 4, 8)]
@@ -144,7 +151,9 @@ def test_the_ring_is_most_of_what_grows_with_the_steps(tmp_path: Path) -> None:
 
 def test_the_overhead_is_what_was_measured(tmp_path: Path) -> None:
     measured = {**MEASURED, "overhead_bytes": 600_000_000}
-    estimate = estimate_session(SPEC, stored_plans(tmp_path, rows=2, split=True), measured, max_steps=3, overlap=False)
+    estimate = estimate_session(
+        SPEC, stored_plans(tmp_path, rows=2, split=True), measured, room=StreamRoom(3), overlap=False
+    )
     assert estimate.overhead == 600_000_000
     assert estimate.total == estimate.allocated + 600_000_000
     assert estimate.describe().startswith("driver and kernels 600 MB, source picture 6 MB")

@@ -19,7 +19,7 @@ from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.newest_frames import newest_slots
 from live2diff_trt.runtime.stream import Stream
-from tests.runtime.emulated_bench import Bench, pictures, run
+from tests.runtime.emulated_bench import STEP_LISTS, Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.test_cuda_pipeline import assert_alike, pipeline_of
 from tests.runtime.test_stream_controls import both_forms, give, same
@@ -69,13 +69,24 @@ def test_guidance_goes_on_under_other_steps(bench: Bench, kind: GuidanceKind) ->
     check_change(bench, 2, (20, 30, 40), 11, Guidance(kind, 1.5, negative_prompt))
 
 
-def check_change(bench: Bench, before: int, after: tuple[int, ...], at: int, guidance: Guidance) -> None:
+@pytest.mark.parametrize("kind", ["self", "initialize", "full"])
+def test_another_kind_of_guidance_goes_on_as_a_new_stream_that_was_guided_by_it(
+    bench: Bench, kind: GuidanceKind
+) -> None:
+    guidance = Guidance(kind, 1.5, "" if kind == "self" else "two cats")
+    check_change(bench, 2, STEP_LISTS[2], 11, NO_GUIDANCE, guidance)
+
+
+def check_change(
+    bench: Bench, before: int, after: tuple[int, ...], at: int, guidance: Guidance, then: Guidance | None = None
+) -> None:
     frames = pictures(at + 10)
     unchanged = bench.host(run(frames[:at]), before, guidance=guidance)
 
     def changed(stream: Stream) -> list[FinishedFrame]:
         finished = give(stream, frames[:at])
         stream.set_step_list(after)
+        stream.set_guidance(then or guidance)
         finished += give(stream, frames[at:])
         expected.extend(stream_anew(bench.hosts[before, guidance.kind], frames, at, after))
         # The denoiser of its own left the network with the same steps.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from live2diff_trt.runtime.errors import ControlError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.prompt_blend import PromptBlend, Transition
 from live2diff_trt.runtime.scene_cut import SceneCut
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
@@ -46,6 +47,7 @@ controls = st.sampled_from(
         *(("cut", None), ("cut", SceneCut())),
         *(("steps", (7,)), ("steps", (20, 40)), ("steps", (5, 6, 7, 8))),
         *(("strength", 0.3), ("strength", 1)),
+        *(("guidance", Guidance()), ("guidance", Guidance("self")), ("guidance", Guidance("full", 3, "a cat"))),
     ]
 )
 actions = st.lists(st.one_of(frames, frames, controls), max_size=40)
@@ -91,6 +93,7 @@ class Run:
             "rewarm": self.stream.rewarm,
             "steps": self.stream.set_step_list,
             "strength": self.stream.set_strength,
+            "guidance": self.stream.set_guidance,
         }
         calls[kind](*values)
 
@@ -108,6 +111,7 @@ def refuse_bad_controls(stream: Stream) -> None:
         lambda: stream.set_step_list((40, 30)),
         lambda: stream.set_step_list(range(5)),  # there is room for 4
         lambda: stream.set_step_list(30),  # type: ignore[arg-type]
+        lambda: stream.set_guidance(Guidance("initialize")),  # there is no room for it
         lambda: stream.set_step_list(("30", "40")),  # type: ignore[arg-type]
         lambda: stream.set_strength(0),
         lambda: stream.set_strength(float("nan")),
@@ -325,11 +329,11 @@ def test_other_steps_are_warmed_up_from_the_newest_frames_that_were_computed(
 def test_other_steps_finish_what_is_on_its_way_and_gather_nothing(before: int, after: int) -> None:
     pipeline, stream = at_ease(12, before)
     stream.set_step_list(tuple(range(40, 40 + after)))
-    assert pipeline.prepared == [tuple(range(40, 40 + after))]
+    assert pipeline.prepared == [(tuple(range(40, 40 + after)), "none")]
     assert (pipeline.changes, stream.spec.steps) == ([], before)
     finished = stream(tell(12))
     assert [frame.index for frame in finished] == list(range(13 - before, 13 if after == 1 else 12))
-    steps, kept = pipeline.changes[0]
+    (steps, _), kept = pipeline.changes[0]
     assert (steps, [told(picture) for picture in kept]) == (stream.spec.step_list, list(range(4, 12)))
     assert pipeline.warm_ups == [8]
     assert pipeline.ticks[-1] == 12  # numbers, and so noise, go on
@@ -342,7 +346,7 @@ def test_steps_that_change_while_frames_are_gathered_simply_take_effect() -> Non
     stream.set_step_list((20, 30, 40))
     finished = [frame for number in range(5, 9) for frame in stream(tell(number))]
     assert [told(frame.image) for frame in finished] == list(range(8))
-    assert pipeline.changes == [((20, 30, 40), [])]
+    assert pipeline.changes == [(((20, 30, 40), "none"), [])]
 
 
 def test_steps_that_are_set_back_before_a_frame_came_change_nothing() -> None:
@@ -383,7 +387,37 @@ def test_steps_wait_for_the_end_of_a_pause_and_a_rewarm_leaves_them_nothing_to_w
     stream.resume()
     stream.rewarm()
     stream(tell(11))
-    assert pipeline.changes == [((7,), [])]
+    assert pipeline.changes == [(((7,), "none"), [])]
+
+
+def test_another_kind_of_guidance_finishes_what_is_on_its_way_under_the_one_before() -> None:
+    pipeline, stream = at_ease(12, steps=2)
+    stream.set_guidance(Guidance("full", 3, "a cat"))
+    stream.set_guidance_scale(4)
+    assert (pipeline.prepared[-1][1], pipeline.changes, pipeline.guidance) == ("full", [], Guidance())
+    assert [frame.index for frame in stream(tell(12))] == [11]
+    ((steps, kind), kept) = pipeline.changes[0]
+    assert (steps, kind, [told(picture) for picture in kept]) == (stream.spec.step_list, "full", list(range(4, 12)))
+    assert pipeline.guidance == Guidance("full", 4, "a cat")
+    stream.set_guidance(Guidance("full", 5))
+    assert pipeline.guidance == Guidance("full", 5)  # of the kind in effect: from the next tick on
+    assert (len(pipeline.changes), len(pipeline.prepared)) == (1, 2)
+
+
+def test_steps_and_a_kind_that_change_between_two_frames_are_one_change() -> None:
+    pipeline, stream = at_ease(12)
+    stream.set_guidance(Guidance("self"))
+    stream.set_step_list((7,))
+    stream(tell(12))
+    assert [rows for rows, _ in pipeline.changes] == [((7,), "self")]
+
+
+def test_a_kind_that_is_set_back_before_a_frame_came_changes_nothing() -> None:
+    pipeline, stream = at_ease(10)
+    stream.set_guidance(Guidance("self"))
+    stream.set_guidance(Guidance())
+    stream(tell(10))
+    assert pipeline.changes == []
 
 
 def test_warm_up_skips_nothing() -> None:

@@ -22,8 +22,10 @@ from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.guidance import GuidanceKind
 from live2diff_trt.runtime.paced_run import PacedRun
 from live2diff_trt.runtime.source import TestPatternSource
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.made_up_ends import KeepingSink
 
 pytestmark = pytest.mark.gpu
@@ -105,19 +107,83 @@ def test_frames_may_change_their_size(tiny_bundle: Path, plans: Path) -> None:
 
 @on_and_off
 @pytest.mark.parametrize("form", ["split", "whole"])
-def test_self_guidance_and_its_scale_are_as_on_the_cpu(
-    tiny_bundle: Path, plans: Path, form: Form, overlap: bool
+@pytest.mark.parametrize(
+    ("guidance", "step_list"),
+    [
+        (Guidance("self", 1.1, delta=0.8), (30, 40)),
+        (Guidance("initialize", 1.1, "two cats", 0.8), (20, 30, 40)),
+        *((Guidance("full", 1.1, "two cats"), steps) for steps in ((30,), (30, 40), (20, 30, 40))),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Guidance) else f"T = {len(value)}",
+)
+def test_guidance_and_what_changes_of_it_are_as_on_the_cpu(
+    tiny_bundle: Path, plans: Path, guidance: Guidance, step_list: tuple[int, ...], form: Form, overlap: bool
 ) -> None:
-    frames, guidance = pictures(20), Guidance("self", 1.1, delta=0.8)
+    frames = pictures(20)
+    other_prompt = "a green car" if guidance.negative_prompt else ""
 
     def stream_with(options: Any) -> list[FinishedFrame]:
-        with Stream.open(tiny_bundle, prompt="a red fox", guidance=guidance, options=options) as stream:
+        others: dict[str, Any] = {"guidance": guidance, "step_list": step_list, "options": options}
+        with Stream.open(tiny_bundle, prompt="a red fox", **others) as stream:
             finished = [frame for image in frames[:12] for frame in stream(image)]
             stream.set_guidance_scale(1.4)
-            return [*finished, *stream.run(frames[12:], ahead=stream.full_ahead)]
+            finished += [frame for image in frames[12:15] for frame in stream(image)]
+            stream.set_guidance(Guidance(guidance.kind, 1.3, other_prompt, guidance.delta))
+            return [*finished, *stream.run(frames[15:], ahead=stream.full_ahead)]
 
     on_gpu = stream_with(TensorRTOptions(form=form, plans=plans, overlap=overlap))
-    assert max(differences(on_gpu, stream_with(None))) < 3  # the scale magnifies what TF32 leaves, too
+    assert [frame.index for frame in on_gpu] == list(range(20))
+    assert max(differences(on_gpu, stream_with(None))) < 4  # the scale magnifies what TF32 leaves, too
+
+
+def change_kinds(stream: Stream, count: int) -> Iterator[Image]:
+    """Yield frames, and guide otherwise every seven of them, with other steps in between."""
+    kinds = [Guidance("full", 1.3, "two cats"), Guidance("self", 1.2), Guidance("initialize", 1.2, "two cats")]
+    for index, picture in enumerate(pictures(count)):
+        if index and index % 7 == 0:
+            stream.set_guidance(kinds[index // 7 % 3])
+        if index == 16:
+            stream.set_step_list((20, 30, 40))
+        yield picture
+
+
+@on_and_off
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_kinds_of_guidance_change_in_mid_stream_as_on_the_cpu(
+    tiny_bundle: Path, plans: Path, form: Form, overlap: bool
+) -> None:
+    """With ticks captured while frames are on their way."""
+
+    def stream_with(options: Any) -> list[FinishedFrame]:
+        kinds: Any = {"guidance_kinds": ("self", "full", "initialize"), "max_steps": 3, "options": options}
+        with Stream.open(tiny_bundle, prompt="a red fox", **kinds) as stream:
+            return list(stream.run(change_kinds(stream, 40), ahead=stream.full_ahead))
+
+    on_gpu = stream_with(TensorRTOptions(form=form, plans=plans, overlap=overlap))
+    assert [frame.index for frame in on_gpu] == list(range(40))
+    assert max(differences(on_gpu, stream_with(None))) < 4
+
+
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_overlap_does_not_change_a_bit_of_guided_frames(tiny_bundle: Path, plans: Path, form: Form) -> None:
+    def stream_with(overlap: bool) -> list[FinishedFrame]:
+        options = TensorRTOptions(form=form, plans=plans, overlap=overlap)
+        kinds: Any = {"guidance_kinds": ("self", "full", "initialize"), "max_steps": 3, "options": options}
+        with Stream.open(tiny_bundle, prompt="a red fox", **kinds) as stream:
+            return list(stream.run(change_kinds(stream, 60), ahead=stream.full_ahead))
+
+    assert differences(stream_with(False), stream_with(True)) == [0] * 60
+
+
+def test_eight_steps_under_both_prompts_are_as_on_the_cpu(tiny_bundle: Path, plans: Path) -> None:
+    """Sixteen rows, on plans for two: the most that there may be."""
+    frames, steps = pictures(12), (5, 10, 15, 20, 25, 30, 35, 40)
+    guidance = Guidance("full", 1.1, "two cats")
+    on_cpu, on_gpu = (
+        finish(tiny_bundle, options, frames, step_list=steps, guidance=guidance)
+        for options in (None, TensorRTOptions(plans=plans))
+    )
+    assert max(differences(on_gpu, on_cpu)) < 6
 
 
 @on_and_off
@@ -273,11 +339,14 @@ def test_what_is_no_picture_is_refused_and_the_stream_goes_on(tiny_bundle: Path,
 
 
 @on_and_off
-def test_a_session_allocates_what_was_estimated(tiny_bundle: Path, plans: Path, overlap: bool) -> None:
+@pytest.mark.parametrize("kinds", [(), ("full", "self")])
+def test_a_session_allocates_what_was_estimated(
+    tiny_bundle: Path, plans: Path, kinds: tuple[GuidanceKind, ...], overlap: bool
+) -> None:
     options = TensorRTOptions(plans=plans, overlap=overlap)
     bundle = Bundle.open(tiny_bundle)
-    with Stream.open(tiny_bundle, options=options) as stream:
-        estimate = estimate_for(bundle, bundle.spec, options, max_steps=bundle.spec.steps)
+    with Stream.open(tiny_bundle, guidance_kinds=kinds, options=options) as stream:
+        estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom.of(bundle.spec.steps, kinds))
         allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
     assert estimate is not None
     assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}

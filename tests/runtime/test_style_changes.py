@@ -22,6 +22,7 @@ from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.stream import Stream
+from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.restyled_bundle import restyle_bundle
 from tests.runtime.emulated_bench import PROMPT, Bench, pictures, run
 from tests.runtime.test_step_changes import stream_anew
@@ -52,7 +53,8 @@ def few(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPath
 
 def open_host(bundle: Path, guidance: Guidance = NO_GUIDANCE) -> HostPipeline:
     opened = Bundle.open(bundle, ())
-    return HostPipeline(opened, opened.spec, OPTIONS, 0, guidance, max_steps=2)
+    room = StreamRoom(2, frozenset({"none", guidance.kind}))
+    return HostPipeline(opened, opened.spec, OPTIONS, 0, guidance, room=room)
 
 
 def stream_of(other_bundle: Path, frames: Sequence[Image], at: int, guidance: Guidance = NO_GUIDANCE) -> list[Image]:

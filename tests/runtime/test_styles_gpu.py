@@ -22,6 +22,7 @@ from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.stream_rows import StreamRoom
 
 pytestmark = pytest.mark.gpu
 
@@ -138,7 +139,7 @@ def test_the_spare_plans_are_in_the_estimate(tiny_bundle: Path, plans: Path, for
     options = refittable(plans, form, hot=True)
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, options=options) as stream:
-        estimate = estimate_for(bundle, bundle.spec, options, max_steps=bundle.spec.steps)
+        estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(bundle.spec.steps))
         allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
     assert estimate is not None
     assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}

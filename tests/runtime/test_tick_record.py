@@ -87,7 +87,7 @@ def test_the_bytes_are_those_that_the_kernels_read(record: TickRecord) -> None:
     record.write_seed(0xFEDCBA9876543210)
     record.write_guidance(1.5, 0.25)
     content = record.memory.tobytes()
-    assert len(content) == 1216
+    assert len(content) == 2368
     assert content[0:16] == (0xFEDCBA9876543210).to_bytes(8, "little") + (0x0123456789ABCDE0).to_bytes(8, "little")
     assert np.frombuffer(content, np.int64, 1, 16).tolist() == [1920]
     assert np.frombuffer(content, np.int32, 6, 24).tolist() == [640, 480, 80, 0, 480, 480]
@@ -95,4 +95,4 @@ def test_the_bytes_are_those_that_the_kernels_read(record: TickRecord) -> None:
     assert rows[:, :4].tolist() == [[1, 7, 8, 8], [0, 0, 8, 8], [1, 9, 8, 8]]
     assert rows[0, 4:20].tolist() == list(range(16))
     assert rows[0, 20:].tolist() == [1] * 8 + [0] * 8
-    assert np.frombuffer(content, np.float32, 2, 1200).tolist() == [1.5, 0.25]
+    assert np.frombuffer(content, np.float32, 2, 2352).tolist() == [1.5, 0.25]
