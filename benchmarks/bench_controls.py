@@ -1,4 +1,4 @@
-"""``control/…``: a run that uses every control; how long each call took, which ticks waited for it, and how long.
+"""``control/…``: a run of every control but the style; how long each call took, which ticks waited, and how long.
 
 One frame is on its way at a time, so that what a tick waits for is its own.
 """

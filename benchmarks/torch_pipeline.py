@@ -21,6 +21,7 @@ from live2diff_trt.benchmarks.torch_stages import TorchStages
 from live2diff_trt.benchmarks.torch_tick import TorchTick, capture
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.restyle import StyledWeights
 from live2diff_trt.runtime.denoiser import NoiseSource, PhiloxNoise
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
@@ -195,6 +196,10 @@ class TorchPipeline:
     def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
         """Raise ControlError, as ``prepare_rows`` does."""
         self.prepare_rows(step_list, guidance.kind)
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        """Raise ControlError: what is measured here has the weights that it was made with."""
+        raise ControlError("PyTorch's rows are measured with one set of weights", "Make another TorchPipeline")
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Take a guidance, which is of the kind none and changes nothing."""

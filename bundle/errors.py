@@ -31,6 +31,10 @@ class BundleError(Live2DiffError):
     """A bundle is missing, truncated, tampered with, or of another format version."""
 
 
+class RestyleError(Live2DiffError):
+    """Weights can't take the place of a bundle's: they are damaged, or another network's."""
+
+
 class OutputExistsError(Live2DiffError):
     """Something is already where a file or bundle is to be written."""
 

@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "unet.data"
+TEXT_WEIGHTS_FILE = "text.data"
 PROMPT_PLACE = "{}"
 _EXPORT_AGAIN = "Export the bundle again with `live2diff-trt export`"
 

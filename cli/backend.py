@@ -48,7 +48,10 @@ def _find_obstacle(bundle: Path, on_gpu: TensorRTOptions) -> Live2DiffError | No
     wanted = (flavour.name, flavour.version, gpu.compute_capability, on_gpu.form, on_gpu.refittable)
     known = PlanStore(on_gpu.plans).find(Bundle.open(bundle, files=()).digest)
     if wanted not in [(key.flavour, key.version, key.target, key.form, key.refittable) for key in known]:
+        how, command = "", "live2diff-trt build"
+        if on_gpu.refittable:
+            how, command = "refittable ", "live2diff-trt build --refittable"
         return PlanStoreError(
-            "it was not built for this GPU; `live2diff-trt build` does that", "Build it with `live2diff-trt build`"
+            f"it was not built {how}for this GPU; `{command}` does that", f"Build it with `{command}`"
         )
     return None

@@ -173,7 +173,7 @@ def controls(
     autoencoder: AutoencoderOption = None,
     out: OutOption = None,
 ) -> None:
-    """Use every control in one run: how long each call takes, and which ticks wait for it, and how long."""
+    """Use every control but the style in one run: how long each call takes, which ticks wait for it, and how long."""
     _measure_bundle(("controls",), bundle, plans, backends, ticks, autoencoder, out)
 
 

@@ -18,6 +18,22 @@ from live2diff_trt.cli.checkpoint_options import RANDOM_DEPTHS, RANDOM_VAES, Che
 from live2diff_trt.cli.choices import DtypeChoice
 from live2diff_trt.cli.console import messages, output, read_size
 from live2diff_trt.cli.step_options import StepOptions, read_steps
+from live2diff_trt.cli.weight_options import (
+    MODEL,
+    BaseOption,
+    ClipSkipOption,
+    DreamboothOption,
+    LcmLoraOption,
+    LoraAlphaOption,
+    LorasOption,
+    MotionOption,
+    OfflineOption,
+    RandomWeightsOption,
+    SeedOption,
+    StyleOption,
+    TextualInversionsOption,
+    TokenizerOption,
+)
 
 if TYPE_CHECKING:
     from live2diff_trt.export.check import GraphCheck
@@ -30,9 +46,6 @@ class PresetChoice(str, Enum):
 
     tiny = "tiny"
     sd15 = "sd15"
-
-
-_MODEL = "a path or a hub id"
 
 
 class ExportExtraMissingError(Live2DiffError):
@@ -48,29 +61,21 @@ def export(
         float | None, typer.Option(help="Instead of a step list: as many steps as there were, 1 from pure noise.")
     ] = None,
     dtype: Annotated[DtypeChoice | None, typer.Option(help="Precision of weights, latents and caches.")] = None,
-    base: Annotated[str | None, typer.Option(help=f"Stable Diffusion 1.5: {_MODEL}.")] = None,
-    motion: Annotated[str | None, typer.Option(help="Live2Diff's checkpoint.")] = None,
-    dreambooth: Annotated[str | None, typer.Option(help="A style's single file, in the LDM layout.")] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="A style's LoRA, FILE or FILE:SCALE; may be repeated.")] = None,
-    lcm_lora: Annotated[str | None, typer.Option(help="The LCM-LoRA, merged last, at 1.0.")] = None,
-    textual_inversion: Annotated[
-        list[str] | None, typer.Option(help="An embedding for prompts, FILE or FILE:TOKEN; may be repeated.")
-    ] = None,
-    lora_alpha: Annotated[
-        LoraAlpha, typer.Option(help="Whether alpha / rank scales a style's LoRA, or W += scale * up * down.")
-    ] = LoraAlpha.apply,
-    clip_skip: Annotated[
-        int | None, typer.Option(min=0, help="Last layers of the text encoder to leave out; 0, or the style's.")
-    ] = None,
-    style: Annotated[Path | None, typer.Option(help="YAML of the public project; options win over it.")] = None,
-    vae: Annotated[str | None, typer.Option(help=f"Autoencoder: taesd, kl (the base's own), or {_MODEL}.")] = None,
-    depth: Annotated[str | None, typer.Option(help=f"Depth network: midas, depth-anything, or {_MODEL}.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Another tokenizer than the base's.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Fill the networks from --seed, without a warning.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    base: BaseOption = None,
+    motion: MotionOption = None,
+    dreambooth: DreamboothOption = None,
+    lora: LorasOption = None,
+    lcm_lora: LcmLoraOption = None,
+    textual_inversion: TextualInversionsOption = None,
+    lora_alpha: LoraAlphaOption = LoraAlpha.apply,
+    clip_skip: ClipSkipOption = None,
+    style: StyleOption = None,
+    vae: Annotated[str | None, typer.Option(help=f"Autoencoder: taesd, kl (the base's own), or {MODEL}.")] = None,
+    depth: Annotated[str | None, typer.Option(help=f"Depth network: midas, depth-anything, or {MODEL}.")] = None,
+    tokenizer: TokenizerOption = None,
+    offline: OfflineOption = False,
+    random_weights: RandomWeightsOption = False,
+    seed: SeedOption = 0,
     check: Annotated[bool, typer.Option("--check", help="Run every graph by ONNX Runtime against PyTorch.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that exists.")] = False,
 ) -> None:

@@ -17,6 +17,7 @@ from live2diff_trt.cli.console import messages, output, show_log
 from live2diff_trt.cli.doctor import doctor
 from live2diff_trt.cli.evaluate import evaluate
 from live2diff_trt.cli.export import export
+from live2diff_trt.cli.restyle import restyle
 from live2diff_trt.cli.run import run
 from live2diff_trt.cli.serve import serve
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(export)
 app.command()(build)
+app.command()(restyle)
 app.command()(run)
 app.command()(serve)
 app.command()(evaluate)

@@ -86,6 +86,12 @@ def run(
     rewarm_on_cut: Annotated[
         bool, typer.Option("--rewarm-on-cut", help="Begin anew where the source cuts to another scene.")
     ] = False,
+    restyle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights in the place of the bundle's: what `restyle` wrote, or a bundle that differs in them."
+        ),
+    ] = None,
     guidance: Annotated[
         GuidanceChoice,
         typer.Option(help="What guidance leads away from: nothing, the negative prompt, or the frame that came in."),
@@ -137,7 +143,13 @@ def run(
     guided = read_guidance(guidance.value, guidance_scale, guidance_delta, negative_prompt)
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     on_gpu = TensorRTOptions(
-        flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans, overlap=overlap is Switch.on
+        flavour=flavour.value,
+        form=form.value,
+        rows=rows,
+        refittable=restyle is not None,
+        device=device,
+        plans=plans,
+        overlap=overlap is Switch.on,
     )
     folder = _one_bundle(bundle, bundle_option)
     options = choose_backend(backend, folder, on_cpu, on_gpu)
@@ -151,6 +163,7 @@ def run(
             step_list=chosen,
             similar_image_filter=similar,
             rewarm_on_cut=SceneCut() if rewarm_on_cut else None,
+            style=restyle,
             guidance=guided,
             options=options,
         ) as stream,

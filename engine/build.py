@@ -35,7 +35,7 @@ class BuildOptions:
         gpu: compute capability of the GPU in this machine, or None.
         form: the UNet as segments with kernels of ours between them, or whole.
         rows: R, rows of the UNet's plans; None takes the bundle's T.
-        refittable: the weights of the UNet can be replaced later; needs a GPU.
+        refittable: the weights of UNet and text encoder can be replaced later; needs a GPU.
     """
 
     target: ComputeCapability
@@ -126,7 +126,7 @@ def _build(flavour: Flavour, network: Network, options: BuildOptions, on_phase: 
         target=options.target,
         gpu=options.gpu,
         dimensions=network.dimensions,
-        refittable=options.refittable and network.of_unet,
+        refittable=options.refittable and network.styled,
         channels_last=network.channels_last,
     )
     return build_plan(flavour, network.name, network.serialise(), network.path, plan_options, on_phase)

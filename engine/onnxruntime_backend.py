@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from live2diff_trt.bundle.errors import BundleError
@@ -46,8 +47,11 @@ class OnnxGraph:
     It keeps nothing of a run, so several threads may run it at once.
     """
 
-    def __init__(self, session: Any, signature: GraphSignature, errors: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, session: Any, signature: GraphSignature, errors: tuple[type[Exception], ...], weights: object = None
+    ) -> None:
         self._session = session
+        self._weights = weights  # the session may read them where they are
         self._name = signature.name
         self._errors = errors
         self._output_names = [spec.name for spec in signature.outputs]
@@ -72,10 +76,24 @@ class OnnxGraphs:
     """Opens graphs of a folder: a bundle's, or those that conformance exports.
 
     It owns what it opened by name: who opens a graph again shares it, weights and all. Several threads may open.
+
+    Args:
+        folder: holds graphs and data files.
+        signatures: of the graphs.
+        options: how they are executed.
+        weights: initialiser → values in the place of the data file's, for graphs that have it; they must not be
+            written while a graph is in use.
     """
 
-    def __init__(self, folder: Path, signatures: Iterable[GraphSignature], options: OnnxRuntimeOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        signatures: Iterable[GraphSignature],
+        options: OnnxRuntimeOptions,
+        weights: Mapping[str, Array] | None = None,
+    ) -> None:
         self._folder = folder
+        self._weights = weights or {}
         self._options = options
         self._runtime = _import_onnxruntime()
         self._errors = _error_classes()
@@ -103,7 +121,8 @@ class OnnxGraphs:
         """
         from live2diff_trt.engine.onnxruntime_graph import adapt_graph
 
-        return self._open(adapt_graph(model), signature, f"{signature.name} of {self._folder}")
+        adapt_graph(model)
+        return self._open(model, signature, f"{signature.name} of {self._folder}")
 
     def _open_file(self, signature: GraphSignature) -> OnnxGraph:
         from live2diff_trt.engine.onnxruntime_graph import read_adapted_graph  # needs onnx, which few commands do
@@ -111,10 +130,12 @@ class OnnxGraphs:
         path = self._folder / signature.file
         return self._open(read_adapted_graph(path), signature, str(path))
 
-    def _open(self, model: bytes, signature: GraphSignature, origin: str) -> OnnxGraph:
+    def _open(self, model: ModelProto, signature: GraphSignature, origin: str) -> OnnxGraph:
+        options = self._session_options()
         try:
+            weights = self._replace_weights(model, options)
             session = self._runtime.InferenceSession(
-                model, self._session_options(), providers=[_PROVIDERS[self._options.provider]]
+                model.SerializeToString(), options, providers=[_PROVIDERS[self._options.provider]]
             )
         except self._errors as error:
             raise BundleError(
@@ -122,7 +143,17 @@ class OnnxGraphs:
                 "Export the bundle again with `live2diff-trt export`",
             ) from error
         self._refuse_another_provider(session)
-        return OnnxGraph(session, signature, self._errors)
+        return OnnxGraph(session, signature, self._errors, weights)
+
+    def _replace_weights(self, model: ModelProto, options: Any) -> dict[str, Any]:
+        """Let a session take weights from memory, by name; return what it then refers to."""
+        from live2diff_trt.engine.onnxruntime_graph import replaceable_weights
+
+        names = sorted(replaceable_weights(model) & self._weights.keys())
+        values = {name: self._runtime.OrtValue.ortvalue_from_numpy(_contiguous(self._weights[name])) for name in names}
+        if values:
+            options.add_external_initializers(list(values), list(values.values()))
+        return values
 
     def _session_options(self) -> Any:
         options = self._runtime.SessionOptions()
@@ -168,6 +199,11 @@ def _error_classes() -> tuple[type[Exception], ...]:
     """Return ONNX Runtime's own exceptions, one per status code; they have no common base but Exception."""
     state = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     return tuple(found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
+
+
+def _contiguous(values: Array) -> Array:
+    """Return an ordinary array: ONNX Runtime takes no memory that is read only, as a mapped file's is."""
+    return np.require(values, requirements=("C", "W", "E"))
 
 
 def _first_line(error: Exception) -> str:

@@ -17,17 +17,23 @@ from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.engine.group_norms import as_instance_norms
 
 
-def read_adapted_graph(path: Path) -> bytes:
-    """Read a graph and return it as ``adapt_graph`` does; raise BundleError if the file is not an ONNX graph."""
+def read_adapted_graph(path: Path) -> ModelProto:
+    """Read a graph and adapt it, its weights left in their data file; raise BundleError if it is no ONNX graph."""
     try:
-        return adapt_graph(onnx.load(path, load_external_data=False))
+        model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError) as error:
         raise BundleError(
             f"{path} is not a readable ONNX graph ({error})", "Export the bundle again with `live2diff-trt export`"
         ) from error
+    adapt_graph(model)
+    return model
 
 
-def adapt_graph(model: ModelProto) -> bytes:
-    """Replace every GroupNormalization, in place, and return the graph; its weights stay in their data file."""
+def adapt_graph(model: ModelProto) -> None:
+    """Replace every GroupNormalization, in place. Initialisers keep their names."""
     as_instance_norms(model)
-    return model.SerializeToString()
+
+
+def replaceable_weights(model: ModelProto) -> set[str]:
+    """Return the names of the weights that lie in a data file."""
+    return {tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL}

@@ -10,7 +10,8 @@ from typing import Any
 
 from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.engine.errors import PlanError
-from live2diff_trt.engine.flavour import Flavour, make_logger
+from live2diff_trt.engine.flavour import Flavour, LogMessages, make_logger
+from live2diff_trt.engine.refit import PlanRefitter
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +39,17 @@ class Plan:
         tensors: inputs and outputs, by name.
         scratch_bytes: device memory the plan needs while it runs.
         weight_bytes: device memory its weights hold.
+        scratch: address and size of the scratch memory that it was given.
+        refitter: exchanges its weights, if it was built for that.
     """
 
-    def __init__(self, name: str, engine: Any, context: Any, flavour: Flavour) -> None:
+    def __init__(self, name: str, engine: Any, context: Any, flavour: Flavour, log: tuple[Any, LogMessages]) -> None:
         self.name = name
         self.scratch_bytes = int(engine.device_memory_size_v2)
         self.weight_bytes = int(engine.get_engine_stat(flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
         self.tensors = {tensor.name: tensor for tensor in _describe_tensors(engine, flavour)}
+        self.scratch = (0, 0)
+        self.refitter = PlanRefitter(name, engine, flavour, log)
         self._engine = engine
         self._context = context
 
@@ -65,6 +70,7 @@ class Plan:
                 "Delete the files measured-*.cache beside the plans, so that they are measured again",
             )
         self._context.set_device_memory(address, size)
+        self.scratch = address, size
 
     def enqueue(self, stream: int) -> None:
         """Run once on a CUDA stream (its handle), which may be capturing; raise PlanError if TensorRT refuses."""
@@ -77,6 +83,7 @@ class Plan:
         """Let go of context and weights; closing twice is harmless."""
         self._context = None
         self._engine = None
+        del self.refitter
 
 
 class PlanRuntime(ClosedAtEnd):
@@ -127,7 +134,7 @@ class PlanRuntime(ClosedAtEnd):
             raise PlanError(
                 f"TensorRT can't make an execution context of the plan {name}: {self._messages.last()}", _BUILD_AGAIN
             )
-        opened = Plan(name, engine, context, self._flavour)
+        opened = Plan(name, engine, context, self._flavour, (self._logger, self._messages))
         self._plans.append(opened)
         return opened
 

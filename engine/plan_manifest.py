@@ -15,6 +15,8 @@ from live2diff_trt.engine.flavour import ComputeCapability, FlavourName
 FORMAT_VERSION = 3
 MANIFEST_FILE = "plans.json"
 CONSTANTS_FILE = "kernel_constants.npz"
+KEPT_PLANS = frozenset({"vae_encoder", "vae_decoder", "depth"})
+"""Plans whose weights no style replaces."""
 
 Form = Literal["split", "whole"]
 
@@ -29,7 +31,7 @@ class PlanKey:
         target: compute capability of the GPUs that run them.
         form: the UNet as segments with kernels of ours between them, or whole.
         rows: R, how many rows the UNet's plans take at once.
-        refittable: whether the UNet's weights can be replaced.
+        refittable: whether the weights of UNet and text encoder can be replaced.
     """
 
     bundle_digest: str

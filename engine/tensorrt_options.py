@@ -20,7 +20,9 @@ class TensorRTOptions:
         flavour: ``auto`` takes what can work on this GPU; a named one that can't is an error.
         form: ``split`` reads the ring in place by our own kernels; ``whole`` is one plan a tick.
         rows: row count R of the plans; None takes the best of those that were built.
-        refittable: plans whose weights can be exchanged.
+        refittable: plans whose weights can be exchanged, for ``Stream.set_style``.
+        hot_restyle: hold those plans twice, so that a style is prepared beside the frames on their way, and not while
+            they wait; it takes the memory of their weights once more.
         device: number of the CUDA device.
         plans: root of the plan store; None: the user's cache folder.
         output: whether finished pictures are delivered as numpy arrays or stay on the device.
@@ -32,6 +34,7 @@ class TensorRTOptions:
     form: Form = "split"
     rows: int | None = None
     refittable: bool = False
+    hot_restyle: bool = False
     device: int = 0
     plans: Path | None = None
     output: OutputPlace = "host"

@@ -18,7 +18,7 @@ from torch import nn
 from live2diff_trt import __version__
 from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.errors import OutputExistsError
-from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Manifest, write_manifest
+from live2diff_trt.bundle.manifest import TEXT_WEIGHTS_FILE, TOKENIZER_FILE, Manifest, write_manifest
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.export.autoencoder import VaeDecoderGraph, VaeEncoderGraph
 from live2diff_trt.export.check import GraphCheck, check_graph, check_unet
@@ -124,7 +124,7 @@ def _write_other_graphs(
     depth = DepthGraph(weights.depth(preset, dtype))
     checks += _write_part(folder, "depth.data", [(signature.depth(spec), depth)], check)
     text_encoder = TextEncoderGraph(weights.text_encoder(preset, dtype), clip_skip)
-    return checks + _write_part(folder, "text.data", [(signature.text_encoder(spec), text_encoder)], check)
+    return checks + _write_part(folder, TEXT_WEIGHTS_FILE, [(signature.text_encoder(spec), text_encoder)], check)
 
 
 def _write_part(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from live2diff_trt.export.checkpoint_file import find_only_weights_file
 from live2diff_trt.export.checkpoints import CheckpointWeights, NamedInversion, ScaledLora
 from live2diff_trt.export.errors import CheckpointError, StyleError
 from live2diff_trt.export.locate import Located, locate
-from live2diff_trt.export.model_files import BaseNetwork, ChooseFiles, choose_base, choose_network, choose_single
+from live2diff_trt.export.model_files import BaseNetwork, choose_base, choose_network, choose_single
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.spatial_unet import build_spatial_unet
 from live2diff_trt.export.text_files import choose_tokenizer
@@ -57,15 +57,32 @@ class CheckpointNames:
 def locate_checkpoints(names: CheckpointNames, preset: Preset) -> CheckpointWeights:
     """Find every model before the first is loaded; raise CheckpointError at the first that can't be had."""
     offline = names.offline
-    base = locate(names.base, "base model", offline=offline, choose=_choose_base(names, preset))
-    return CheckpointWeights(
-        base=base,
-        motion=_locate_file(names.motion, "motion checkpoint", offline),
+    return replace(
+        locate_style(names, own_autoencoder=_choose_autoencoder(names, preset) is None),
         depth_model=locate(
             _choose_depth(names, preset), "depth network", offline=offline, choose=choose_network(TRANSFORMERS)
         ),
-        tokenizer_folder=_locate_tokenizer(names, base),
         autoencoder_model=_locate_autoencoder(names, preset),
+    )
+
+
+def locate_style(names: CheckpointNames, *, own_autoencoder: bool = False) -> CheckpointWeights:
+    """Find what UNet and text encoder are made of, as ``locate_checkpoints`` does.
+
+    Args:
+        names: of all models; those of autoencoder and depth network are not looked at.
+        own_autoencoder: whether the base model's autoencoder is needed, too.
+    """
+    offline = names.offline
+    needed: tuple[BaseNetwork, ...] = ("unet", "text_encoder", *(("vae",) if own_autoencoder else ()))
+    base = locate(
+        names.base, "base model", offline=offline, choose=choose_base(needed, tokenizer=names.tokenizer is None)
+    )
+    return CheckpointWeights(
+        base=base,
+        motion=_locate_file(names.motion, "motion checkpoint", offline),
+        depth_model=None,
+        tokenizer_folder=_locate_tokenizer(names, base),
         dreambooth=None if names.dreambooth is None else _locate_file(names.dreambooth, "DreamBooth", offline),
         loras=tuple(
             ScaledLora(_locate_file(model, "LoRA", offline), scale, names.apply_lora_alpha)
@@ -93,12 +110,6 @@ def check_unet_changes(preset: Preset, changes: Mapping[str, Any]) -> None:
 def _locate_file(name: str, what: str, offline: bool) -> Located:
     found = locate(name, what, offline=offline, choose=choose_single)
     return Located(found.source, find_only_weights_file(found.path))
-
-
-def _choose_base(names: CheckpointNames, preset: Preset) -> ChooseFiles:
-    """Return the choice of what is needed of a base model."""
-    own_autoencoder: tuple[BaseNetwork, ...] = ("vae",) if _choose_autoencoder(names, preset) is None else ()
-    return choose_base(("unet", "text_encoder", *own_autoencoder), tokenizer=names.tokenizer is None)
 
 
 def _locate_autoencoder(names: CheckpointNames, preset: Preset) -> Located | None:

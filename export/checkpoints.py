@@ -71,9 +71,9 @@ class CheckpointWeights:
     Attributes:
         base: Stable Diffusion 1.5: a diffusers folder, or one file in the LDM layout.
         motion: Live2Diff's checkpoint: motion modules, depth path, and whatever spatial weights it has.
-        depth: a depth network's folder.
-        tokenizer: a folder.
-        autoencoder: folder or file; None takes the base's, or DreamBooth's where that has one.
+        depth_model: a depth network's folder; None: there is none, and it can't be asked for.
+        tokenizer_folder: a folder.
+        autoencoder_model: folder or file; None takes the base's, or DreamBooth's where that has one.
         dreambooth: one file in the LDM layout; it replaces those parts that it has.
         loras: merged in this order.
         lcm_lora: merged last, at 1.0.
@@ -83,7 +83,7 @@ class CheckpointWeights:
 
     base: Located
     motion: Located
-    depth_model: Located
+    depth_model: Located | None
     tokenizer_folder: Located
     autoencoder_model: Located | None = None
     dreambooth: Located | None = None
@@ -94,7 +94,7 @@ class CheckpointWeights:
 
     def fit(self, preset: Preset) -> Preset:
         """Return the preset with the depth network's input size; raise CheckpointError if its kind is unknown."""
-        return replace(preset, depth=read_depth_kind(self.depth_model.path))
+        return replace(preset, depth=read_depth_kind(self._named_depth().path))
 
     def unet(self, preset: Preset, dtype: torch.dtype) -> CausalUNet:
         """Merge the causal UNet.
@@ -144,7 +144,7 @@ class CheckpointWeights:
 
     def depth(self, preset: Preset, dtype: torch.dtype) -> nn.Module:
         """Load the depth network; raises CheckpointError."""
-        return load_depth(self.depth_model.path).to(dtype).eval().requires_grad_(False)
+        return load_depth(self._named_depth().path).to(dtype).eval().requires_grad_(False)
 
     def tokenizer(self, preset: Preset) -> Tokenizer:
         """Read the tokenizer and teach it; raises CheckpointError, also if the base does not know all of its tokens."""
@@ -166,6 +166,11 @@ class CheckpointWeights:
             described["prompt_template"] = self.prompt_template
         return described
 
+    def _named_depth(self) -> Located:
+        if self.depth_model is None:
+            raise CheckpointError("these weights have no depth network", "Name one with --depth")
+        return self.depth_model
+
     def _base_model(self) -> DiffusersFolder | LdmFile:
         return open_base_model(self.base.path)
 
@@ -182,7 +187,7 @@ class CheckpointWeights:
 
     def _describe_files(self, part: Part) -> Iterator[dict[str, Any]]:
         if part == "depth":
-            yield from _record("depth", self.depth_model, depth_files(self.depth_model.path))
+            yield from _record("depth", self._named_depth(), depth_files(self._named_depth().path))
         elif part == "autoencoder" and self.autoencoder_model is not None:
             yield from _record("autoencoder", self.autoencoder_model, autoencoder_files(self.autoencoder_model.path))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
@@ -57,6 +58,15 @@ class Clip:
         self.drain()
         self._prompt.project()
         self._pipeline.change_rows(step_list, guidance)
+
+    def change_style(self, take: Callable[[], None]) -> None:
+        """Finish the frames that were submitted, and take other weights; ``change_rows`` must follow.
+
+        ``take`` lets the pipeline go on with them. If it raises, nothing has changed.
+        """
+        self.drain()
+        take()
+        self._prompt.encode_again()
 
     def drain(self) -> None:
         """Finish the frames that were submitted. It changes no frame that follows."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cuda.core import StreamOptions
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.device import DeviceMemory
@@ -16,12 +18,17 @@ from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
+from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.tick_graphs import GraphsOfRows
 from live2diff_trt.runtime.unet_session import UNetSession
+
+if TYPE_CHECKING:
+    from live2diff_trt.engine.restyle import StyledWeights
 
 
 @dataclass(frozen=True)
@@ -30,21 +37,32 @@ class SessionParts:
 
     Attributes:
         unet: plans, kernels, ring, conditions and all device memory.
+        weights: that plans and kernels hold.
         lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
         newest: the newest frames.
         tick: the order of the work, with the rows in effect.
         exchange: the way in and out.
+        spare: a second set of what a style replaces; None: styles are exchanged in place.
     """
 
     unet: UNetSession
+    weights: PlanWeights
     lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
     newest: NewestFrames
     tick: Tick
     exchange: FrameExchange
+    spare: StyledParts | None = None
+
+    def with_styled(self, styled: StyledParts) -> SessionParts:
+        """Return the same parts with another set in use; the one that was is the spare then."""
+        spare = StyledParts(self.unet, self.weights, self.stages, self.tick)
+        return replace(
+            self, unet=styled.unet, weights=styled.weights, stages=styled.stages, tick=styled.tick, spare=spare
+        )
 
     @property
     def memory(self) -> DeviceMemory:
@@ -97,9 +115,12 @@ class CudaPipeline:
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
         # so no lane has to; graphs run only behind warm-up's fork.
         for kind in sorted(room.kinds):
-            parts.tick.with_rows(StreamRows(spec.steps, kind)).enqueue(parts.memory.stream)
+            rows = StreamRows(spec.steps, kind)
+            for tick in (parts.tick, *(() if parts.spare is None else (parts.spare.tick,))):
+                tick.with_rows(rows).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
-        self._graphs = GraphsOfRows(self._rows, parts.tick.capture(parts.memory))
+        self._graphs = self._capture()
+        self._styled: StyledWeights | None = None
         self._is_warm = False
         self._closed = False
         self.reset()
@@ -145,6 +166,7 @@ class CudaPipeline:
     def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
         """Go on with rows that were prepared, warmed up from the newest frames. Waits for the device."""
         self._make_current()
+        self.prepare_rows(step_list, guidance.kind)  # anew, where other plans are in use by now
         streamed = int(self.parts.unet.ring.window.counts[0])
         self.spec = self.spec.with_step_list(step_list)
         self._rows = StreamRows(len(step_list), guidance.kind)
@@ -167,6 +189,57 @@ class CudaPipeline:
         self.parts.newest.settle(lanes.denoise, streamed)
         self.parts.tick.warm_up_again(lanes.denoise)
         lanes.fork()
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
+
+        Without spare plans, verify that those in use can take other weights, and return what refits them.
+        """
+        self._make_current()
+        spare = self.parts.spare
+        if spare is None:
+            self.parts.weights.check(weights)
+            return lambda: self._refit_in_place(weights)
+        spare.weights.check(weights)
+        spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
+        rows = self._rows
+        graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
+        return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, graphs))
+
+    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfRows) -> None:
+        """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
+        self._make_current()
+        self.parts.lanes.sync()
+        self._graphs.close()
+        self._graphs = graphs
+        self.parts = self.parts.with_styled(spare)
+        self._go_on_with(weights)
+
+    def _refit_in_place(self, weights: StyledWeights) -> None:
+        """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
+        self._make_current()
+        parts = self.parts
+        parts.lanes.sync()
+        self._graphs.close()  # a graph that was captured before a refit must not be launched after it
+        try:
+            parts.weights.exchange(weights, parts.memory.stream)
+        except BaseException:
+            parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
+            self._graphs = self._capture()
+            raise
+        parts.tick.rehearse(parts.memory.stream)
+        parts.memory.stream.sync()
+        self._graphs = self._capture()
+        self._go_on_with(weights)
+
+    def _go_on_with(self, weights: StyledWeights) -> None:
+        tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
+        self.parts = replace(self.parts, tokenizer=tokenizer)
+        self._negative_prompt = None  # it was encoded by another text encoder
+        self._styled = weights
+
+    def _capture(self) -> GraphsOfRows:
+        return GraphsOfRows(self._rows, self.parts.tick.capture(self.parts.memory))
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale, delta or negative prompt, from the next tick on. Nothing is waited for."""

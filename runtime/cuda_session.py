@@ -28,7 +28,9 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
+from live2diff_trt.runtime.spare_style import StyledParts, open_spare
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
@@ -90,12 +92,15 @@ def open_session(
 ) -> CudaPipeline:
     """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
     _check_window(spec)
+    _check_restyle(options)
     facts = stored.facts(gpu)
     fresh_context = not has_context(options.device)
     free_before = free_memory(options.device)
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts, options.device)
-    estimate = estimate_session(spec, stored, measured, room=room, overlap=options.overlap)
+    estimate = estimate_session(
+        spec, stored, measured, room=room, overlap=options.overlap, hot_restyle=options.hot_restyle
+    )
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
 
@@ -106,7 +111,7 @@ def open_session(
     )
     with ExitStack() as opened:
         opened.callback(unet.close)
-        parts = _surround(unet, bundle, spec, options, room)
+        parts = _surround(unet, bundle, stored, spec, options, room)
         opened.callback(parts.exchange.close)
         pipeline = CudaPipeline(parts, spec, seed, guidance, room=room)
         opened.pop_all()  # from here on the pipeline closes them
@@ -120,6 +125,7 @@ def open_session(
 def _surround(
     session: UNetSession,
     bundle: Bundle,
+    stored: StoredPlans,
     spec: StreamSpec,
     options: TensorRTOptions,
     room: StreamRoom,
@@ -134,7 +140,10 @@ def _surround(
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
-    return SessionParts(session, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange)
+    weights = PlanWeights(stored.manifest.key, session.plans, session.unet.kernel_weights)
+    styled = StyledParts(session, weights, stages, tick)
+    spare = open_spare(styled, stored) if options.hot_restyle else None
+    return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange, spare)
 
 
 def estimate_for(
@@ -145,7 +154,7 @@ def estimate_for(
     measured = stored.facts(gpu).load_measured()
     if "scratch_bytes" not in measured:
         return None
-    return estimate_session(spec, stored, measured, room=room, overlap=options.overlap)
+    return estimate_session(spec, stored, measured, room=room, overlap=options.overlap, hot_restyle=options.hot_restyle)
 
 
 def require_gpu(device_id: int) -> Gpu:
@@ -169,6 +178,14 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
     if rows_are_fixed or not same:
         return wanted
     return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
+
+
+def _check_restyle(options: TensorRTOptions) -> None:
+    if options.hot_restyle and not options.refittable:
+        raise BackendError(
+            "plans whose weights can't be exchanged are of no use twice",
+            "Open the stream with TensorRTOptions(refittable=True, hot_restyle=True)",
+        )
 
 
 def _check_window(spec: StreamSpec) -> None:

@@ -23,12 +23,15 @@ from live2diff_trt.engine.split import (
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.launchers import Kernels
+from live2diff_trt.runtime.copied import copied
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_ring import DeviceKvRing
 
 Constants = Mapping[str, NDArray[np.floating]]
+KERNEL_CONSTANTS = "kernel constants"
+"""What their memory is allocated for."""
 _WORKSPACE = "group norm statistics"
 """Beside the constants, by a name that no initialiser has."""
 
@@ -67,7 +70,17 @@ class CutKernels:
         self._ring = ring
         self._conditions = conditions
         self._parameters = parameters
-        self._constants = _upload(memory, kernel_layout(split, constants, spec, rows), constants)
+        self._layout = kernel_layout(split, constants, spec, rows)
+        self._constants = _upload(memory, self._layout, constants)
+
+    def with_own_weights(self, memory: DeviceMemory, conditions: DeviceConditions, constants: Constants) -> CutKernels:
+        """Return kernels over the same tensors and ring, which read weights of their own."""
+        return copied(self, _conditions=conditions, _constants=_upload(memory, self._layout, constants))
+
+    @property
+    def weights(self) -> dict[str, DeviceTensor]:
+        """What kernels read of the weights, by initialiser."""
+        return {name: tensor for name, tensor in self._constants.items() if name != _WORKSPACE}
 
     def tick(self, stream: Stream, cut: Cut, rows: int) -> None:
         """Compute a cut for the rows of a tick; temporal attention writes the new slots into the ring, in place."""
@@ -141,7 +154,7 @@ def _group_norms(split: UNetSplit) -> Iterable[GroupNormCut]:
 
 
 def _upload(memory: DeviceMemory, layout: BlockLayout, constants: Constants) -> dict[str, DeviceTensor]:
-    views = layout.at(memory.allocate("kernel constants", layout.nbytes), memory.device_id)
+    views = layout.at(memory.allocate(KERNEL_CONSTANTS, layout.nbytes), memory.device_id)
     for name, view in views.items():
         if name != _WORKSPACE:
             memory.upload(view, constants[name])

@@ -69,8 +69,7 @@ class DeviceMemory(ClosedAtEnd):
 
     def upload(self, tensor: DeviceTensor, values: Array) -> None:
         """Copy a host array into a dense tensor of the same size, and wait for it: not for use inside a tick."""
-        values = np.ascontiguousarray(values, tensor.dtype)
-        checked(driver.cuMemcpyHtoDAsync(tensor.address, values.ctypes.data, values.nbytes, self.stream.handle))
+        values = upload_on(self.stream, tensor, values)
         self.stream.sync()
 
     def download(self, tensor: DeviceTensor) -> Array:
@@ -148,6 +147,17 @@ class PinnedTurns:
 def copy_on_device(stream: Stream, target: DeviceTensor, source: DeviceTensor) -> None:
     """Copy a dense tensor to another of the same size, in the stream's order."""
     checked(driver.cuMemcpyDtoDAsync(target.address, source.address, dense_bytes(source), stream.handle))
+
+
+def upload_on(stream: Stream, tensor: DeviceTensor, values: Array) -> Array:
+    """Copy a host array into a dense tensor of the same size, in the stream's order.
+
+    Returns:
+        What is read, maybe late: it must be kept until the stream came by.
+    """
+    values = np.ascontiguousarray(values, tensor.dtype)
+    checked(driver.cuMemcpyHtoDAsync(tensor.address, values.ctypes.data, values.nbytes, stream.handle))
+    return values
 
 
 def fill_with_zeros(stream: Stream, address: int, size: int) -> None:

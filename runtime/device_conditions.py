@@ -15,6 +15,7 @@ from live2diff_trt.bundle import signature
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
 from live2diff_trt.kernels.device_tensor import DeviceTensor
+from live2diff_trt.runtime.copied import copied
 from live2diff_trt.runtime.device import DeviceMemory, PinnedTurns, copy_on_device, dense_bytes
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
@@ -62,7 +63,12 @@ class DeviceConditions:
         self._negative_prompt: Named = blocks.get("negative prompt", {})
         self._tick_prompt: Named = blocks.get("prompt in a tick", {})
         self._staging = PinnedTurns(memory.device, _TURNS, dense_bytes(self._single["text_embeddings"]))
-        self._bind_hoisted_plans()
+        self._bind_hoisted_plans(plans)
+
+    def with_plans(self, plans: Mapping[str, Plan]) -> DeviceConditions:
+        """Return these tensors, computed by other plans. Whoever closes the one closes the other."""
+        self._bind_hoisted_plans(plans)
+        return copied(self, _plans=plans)
 
     def set_rows(self, timesteps: NDArray[np.int32], rows: StreamRows) -> None:
         """Compute every resnet's time projection of the denoising steps, [T] int32, and give rows what is theirs.
@@ -156,8 +162,8 @@ class DeviceConditions:
             for name, target in tensors.items():
                 copy_on_device(self._memory.stream, target.row(row), self._single[name].row(0))
 
-    def _bind_hoisted_plans(self) -> None:
-        for plan in (self._plans[graph] for graph in HOISTED if graph in self._plans):
+    def _bind_hoisted_plans(self, plans: Mapping[str, Plan]) -> None:
+        for plan in (plans[graph] for graph in HOISTED if graph in plans):
             for name in plan.tensors:
                 plan.bind(name, self._single[name].address)
 

@@ -10,6 +10,7 @@ from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
+from live2diff_trt.runtime.copied import copied
 from live2diff_trt.runtime.device import DeviceMemory, copy_on_device
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 
@@ -45,6 +46,10 @@ class DeviceStages:
         self.clean, self.x0, self.finished = (self._buffers[name] for name in ("clean", "x0", "finished"))
         self.depth_latent, self.depth_features = (self._buffers[name] for name in ("depth_latent", "depth_features"))
         self.output = self._buffers["output"]
+
+    def with_plans(self, plans: Mapping[str, Plan]) -> DeviceStages:
+        """Return these pictures and latents, with other plans between them."""
+        return copied(self, _plans=plans)
 
     def see(self, stream: Stream) -> None:
         """Crop, resize and scale the source picture that the tick's parameters name."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.spec import StreamSpec
-from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.kernels import reference
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.depth_network import DepthNetwork
@@ -25,6 +25,9 @@ from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stages import Stages
 from live2diff_trt.runtime.stream_rows import StreamRoom
 
+if TYPE_CHECKING:
+    from live2diff_trt.engine.restyle import StyledWeights
+
 
 @dataclass(frozen=True, eq=False)
 class ReadyPictures:
@@ -35,6 +38,15 @@ class ReadyPictures:
     def wait(self) -> Sequence[Image]:
         """Return them; the receiver owns them."""
         return self.pictures
+
+
+@dataclass(frozen=True, eq=False)
+class StyledNetworks:
+    """Whose weights a style replaces."""
+
+    tokenizer: PromptTokenizer
+    text_encoder: OnnxGraph
+    network: OnnxNetwork
 
 
 class HostPipeline:
@@ -68,11 +80,10 @@ class HostPipeline:
         self.spec = spec
         self.room = room
         self.guidance = guidance
-        self._tokenizer = PromptTokenizer(bundle)
-        self._text_encoder = graphs.open("text_encoder")
+        self._options = options
         self._stages = Stages(graphs, spec)
         self._depth = DepthNetwork(graphs, spec)
-        self._network = OnnxNetwork(graphs, spec)
+        self._styled = StyledNetworks(PromptTokenizer(bundle), graphs.open("text_encoder"), OnnxNetwork(graphs, spec))
         self._noise = PhiloxNoise(seed, spec.latent_shape)
         self._denoiser = Denoiser(spec, self._network, self._noise, guidance)
         self._gathered: list[Array] = []
@@ -96,7 +107,7 @@ class HostPipeline:
 
     def encode_prompt(self, prompt: str) -> Array:
         """Return a prompt's text embeddings, [1, tokens, channels]."""
-        return self._encode(self._tokenizer.tokenize(prompt))
+        return self._encode(self._styled.tokenizer.tokenize(prompt))
 
     def set_text_embeddings(self, embeddings: Array) -> None:
         """Compute keys and values of text embeddings, [1, tokens, channels]; they act from the next tick on."""
@@ -119,6 +130,11 @@ class HostPipeline:
         if self._newest:
             latents, depth_latents = zip(*self._newest, strict=True)
             self._denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        """Open the graphs anew whose weights it replaces; return what puts them in the place of those in use."""
+        styled = self._open_styled(weights)
+        return lambda: self._go_on_with(styled)
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide otherwise, from the next tick on. A negative prompt is encoded here, if it is another."""
@@ -166,14 +182,30 @@ class HostPipeline:
         """Let go of graphs and caches; closing twice is harmless."""
         self.__dict__.clear()
 
+    @property
+    def _network(self) -> OnnxNetwork:
+        return self._styled.network
+
+    def _open_styled(self, weights: StyledWeights) -> StyledNetworks:
+        bundle = weights.base.bundle
+        graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, self._options, weights.changed)
+        tokenizer = self._styled.tokenizer.with_template(weights.prompt_template)
+        return StyledNetworks(tokenizer, graphs.open("text_encoder"), OnnxNetwork(graphs, self.spec))
+
+    def _go_on_with(self, styled: StyledNetworks) -> None:
+        """Let other networks compute. Of the step list and the prompts they know the negative one alone."""
+        self._styled = styled
+        self._negative_prompt = None
+        self._see_negative_prompt()
+
     def _encode(self, token_ids: NDArray[np.int32]) -> Array:
-        return self._text_encoder.run({"token_ids": token_ids[None]})["text_embeddings"]
+        return self._styled.text_encoder.run({"token_ids": token_ids[None]})["text_embeddings"]
 
     def _see_negative_prompt(self) -> None:
         """Let the network see the negative prompt, if it has a use for it and does not see it yet."""
         prompt = self.guidance.negative_prompt
         if self.guidance.asks_the_unet and prompt != self._negative_prompt:
-            embeddings = self._encode(self._tokenizer.tokenize_negative(prompt))
+            embeddings = self._encode(self._styled.tokenizer.tokenize_negative(prompt))
             self._network.set_negative_prompt(embeddings.astype(self.spec.dtype))
             self._negative_prompt = prompt
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.plan_manifest import KEPT_PLANS
 from live2diff_trt.engine.store import StoredPlans
-from live2diff_trt.runtime.cut_kernels import kernel_layout
+from live2diff_trt.runtime.cut_kernels import KERNEL_CONSTANTS, kernel_layout
 from live2diff_trt.runtime.device_conditions import condition_layouts
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.device_guidance import guidance_layout
@@ -77,6 +78,7 @@ def estimate_session(
     *,
     room: StreamRoom,
     overlap: bool,
+    hot_restyle: bool = False,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -86,6 +88,7 @@ def estimate_session(
         measured: what the first opening on this GPU found out about them.
         room: for how many steps, and which kinds of guidance.
         overlap: whether each lane has scratch memory of its own.
+        hot_restyle: whether what a style replaces is there twice.
     """
     rows = stored.manifest.key.rows
     in_chunks = whole_chunks(room.unet_rows, rows)
@@ -101,6 +104,9 @@ def estimate_session(
         "source picture": SOURCE_BYTES,
         **_unet_parts(spec, room, stored, rows),
     }
+    if hot_restyle:
+        parts["weights"] += sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
+        parts |= {name: 2 * size for name, size in parts.items() if name == KERNEL_CONSTANTS}
     if guidance := guidance_layout(spec, room).nbytes:
         parts["guidance"] = guidance
     return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
@@ -113,5 +119,5 @@ def _unet_parts(spec: StreamSpec, room: StreamRoom, stored: StoredPlans, rows: i
     return {
         "arena": roomy_arena(arena, split, spec, room, rows).bytes,
         "rows": row_layout(spec, most_rows(spec, room), rows).nbytes,
-        "kernel constants": kernel_layout(split, stored.constants(), spec, most_rows(spec, room)).nbytes,
+        KERNEL_CONSTANTS: kernel_layout(split, stored.constants(), spec, most_rows(spec, room)).nbytes,
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.guidance import Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.stream_rows import StreamRoom
+
+if TYPE_CHECKING:
+    from live2diff_trt.engine.restyle import StyledWeights
 
 
 class Pending(Protocol):
@@ -90,6 +93,19 @@ class Pipeline(Protocol):
         Every row's sink is filled anew, by a warm-up of the frames that are kept; its noise is that of frames 0 to
         ``spec.sink`` − 1, and nothing of it is delivered. Before the first warm-up there is nothing to fill, and frames
         that were gathered stay.
+        """
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        """Make other weights ready, in another thread than the stream's.
+
+        Frames on their way go on, nothing of them changes.
+
+        Returns:
+            What goes on with these weights; only while no frame is in flight. Nothing that was encoded or projected
+            before holds then, so a prompt, and ``change_rows``, follow. If it raises, the old weights are in effect.
+
+        Raises:
+            ControlError: if this pipeline can't change its weights.
         """
 
     def set_guidance(self, guidance: Guidance) -> None:

@@ -11,18 +11,27 @@ from tokenizers import Tokenizer
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.learned_tokens import name_all_vectors, name_vector
 from live2diff_trt.bundle.manifest import PROMPT_PLACE, TOKENIZER_FILE, Bundle
+from live2diff_trt.runtime.copied import copied
 
 logger = logging.getLogger(__name__)
 
 
 class PromptTokenizer:
-    """The bundle's tokenizer, and the template of its style, which every prompt but a negative one is put into."""
+    """The bundle's tokenizer, and the template of its style.
+
+    Attributes:
+        template: what every prompt but a negative one is put into.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._tokens = bundle.spec.prompt_tokens
         self._tokenizer = _open_tokenizer(bundle)
         self._learned = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
-        self._template = bundle.manifest.prompt_template
+        self.template = bundle.manifest.prompt_template
+
+    def with_template(self, template: str) -> PromptTokenizer:
+        """Return the same tokenizer with the template of another style."""
+        return copied(self, template=template)
 
     def tokenize(self, prompt: str) -> NDArray[np.int32]:
         """Return token ids, [tokens] int32: start, text, end, and the end token again as padding, as CLIP pads.
@@ -30,7 +39,7 @@ class PromptTokenizer:
         Warns where the prompt is too long, and says what was cut, and where a learned token is not written as it is
         named, so that of its vectors only the first is taken.
         """
-        return self._tokenize(self._template.replace(PROMPT_PLACE, prompt))
+        return self._tokenize(self.template.replace(PROMPT_PLACE, prompt))
 
     def tokenize_negative(self, prompt: str) -> NDArray[np.int32]:
         """Return the same of a negative prompt: the style's template says what is wanted, so it is not put into it."""

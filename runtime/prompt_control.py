@@ -18,6 +18,7 @@ class PromptControl:
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._encoded: dict[str, Array] = {}
+        self._wanted: PromptBlend | None = None
         self._state: PromptState | None = None
         self._projected: Array | None = None
 
@@ -33,11 +34,19 @@ class PromptControl:
         if transition is not None and self._state is None:
             raise ControlError("there is no prompt that a transition could leave", "Set the first without a transition")
         embeddings = self._blend(blend)
+        self._wanted = blend
         if transition is None or self._state is None:
             self._state = PromptState.steady(embeddings)
         else:
             self._state = self._state.turn_to(embeddings, transition)
         self.project()
+
+    def encode_again(self) -> None:
+        """Encode the prompt that was set last by what is another text encoder now. A transition is at its end then."""
+        self._encoded.clear()
+        self._projected = None
+        if self._wanted is not None:
+            self._state = PromptState.steady(self._blend(self._wanted))
 
     def look_ahead(self, elapsed: Fraction) -> PromptState | None:
         """Return the state at a frame that is shown ``elapsed`` seconds after the one before; nothing is changed."""

@@ -31,6 +31,7 @@ from live2diff_trt.runtime.row_control import RowControl
 from live2diff_trt.runtime.scene_cut import SceneCut
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
 from live2diff_trt.runtime.stream_rows import StreamRoom
+from live2diff_trt.runtime.style_control import StyleControl
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +49,16 @@ class Stream(ClosedAtEnd):
     Args:
         pipeline: ready for its first frame but for the prompt; closed with the stream.
         seed: that the pipeline draws its noise with.
+        bundle: that it goes through; None: its weights can't be changed.
     """
 
-    def __init__(self, pipeline: Pipeline, *, seed: int = 0) -> None:
+    def __init__(self, pipeline: Pipeline, *, seed: int = 0, bundle: Bundle | None = None) -> None:
         self._pipeline = pipeline
         self._seed = seed
         self._queue = DeliveryQueue()
         self._prompt = PromptControl(pipeline)
         self._rows = RowControl(pipeline)
+        self._style = StyleControl(pipeline, bundle)
         self._clip = Clip(pipeline, self._prompt, self._queue)
         self._watch = FrameWatch()
         self._next_index = 0
@@ -76,6 +79,7 @@ class Stream(ClosedAtEnd):
         max_steps: int | None = None,
         similar_image_filter: SimilarImageFilter | None = None,
         rewarm_on_cut: SceneCut | None = None,
+        style: str | Path | None = None,
         guidance: Guidance = NO_GUIDANCE,
         guidance_kinds: tuple[GuidanceKind, ...] = (),
         options: BackendOptions | None = None,
@@ -91,6 +95,7 @@ class Stream(ClosedAtEnd):
                 None: the T that the stream is opened with.
             similar_image_filter: skip frames that are like the last one; None: compute every frame.
             rewarm_on_cut: begin anew where the source cuts to another scene; None: don't look for cuts.
+            style: weights in the place of the bundle's, as ``set_style`` takes them; None: the bundle's own.
             guidance: how far to go beyond the prompt, and from what.
             guidance_kinds: that ``set_guidance`` may ask for beside that one and none: a GPU's memory for the one that
                 takes the most rows is taken here.
@@ -100,6 +105,7 @@ class Stream(ClosedAtEnd):
             BundleError: if the bundle is missing, damaged or of another version.
             SpecError: if the step list is not valid, or ``max_steps`` less than its length or more than 8.
             ControlError: if the prompt, the guidance or a kind of guidance is none.
+            RestyleError: if the style is damaged, or does not fit the bundle.
             BackendError: if the backend is not installed, or can't work on this machine.
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
             DeviceMemoryError: if the GPU has too little free memory; nothing was allocated then.
@@ -112,8 +118,10 @@ class Stream(ClosedAtEnd):
         guidance = check_guidance(guidance)
         room = StreamRoom.of(max_steps, (guidance.kind, *guidance_kinds))
         pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance, room=room)
-        stream = cls(pipeline, seed=seed)
+        stream = cls(pipeline, seed=seed, bundle=opened)
         try:
+            stream.set_style(style)
+            stream._change_if_due()
             stream.set_prompt(prompt)
             stream.set_similar_image_filter(similar_image_filter)
             stream.set_rewarm_on_cut(rewarm_on_cut)
@@ -218,6 +226,29 @@ class Stream(ClosedAtEnd):
         """
         self._check_open()
         self._rows.set_strength(strength)
+
+    def set_style(self, style: str | Path | None, *, wait: bool = True) -> None:
+        """Change the weights of the UNet and of the text encoder, from the next frame on that is computed.
+
+        It is verified, and prepared beside the frames on their way, before anything takes effect. When the next frame
+        comes, those are finished under the old style; then the prompt is encoded anew, put into the style's template,
+        and the newest 8 frames become the sink, as with ``set_step_list``. A prompt's transition is at its end then.
+        Styles that are set back before a frame came change nothing.
+
+        Args:
+            style: a file that ``live2diff-trt restyle`` wrote for this bundle, or the folder of a bundle that differs
+                from it in weights alone; None: the bundle's own weights, bit by bit.
+            wait: return once it is ready, so that the next frame is the first one under it. False: return at once; it
+                is prepared in another thread, and the first frame that comes when it is ready is the first one under
+                it. What then goes wrong is raised when that frame is given, which is not taken, and said once.
+
+        Raises:
+            ControlError: if it is something else, or the backend can't change its weights.
+            RestyleError: if it is damaged, or does not fit the bundle; names and shapes that don't are all listed.
+            BundleError: if one of the bundles is missing or damaged.
+        """
+        self._check_open()
+        self._style.set(style, wait=wait)
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Change scale, delta and negative prompt of the guidance, which act from the next tick on, or its kind.
@@ -334,6 +365,7 @@ class Stream(ClosedAtEnd):
         """Let go of graphs, plans and caches. Frames still on their way are dropped; closing twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._style.close()
             self._pipeline.close()
 
     def _take(self, image: Any, time_of_frame: Fraction | None) -> None:
@@ -363,8 +395,7 @@ class Stream(ClosedAtEnd):
             self._wants_rewarm = True
         if self._wants_rewarm:
             self._begin_clip()
-        if self._rows.are_due:
-            self._clip.change_rows(self._rows.step_list, self._rows.guidance)
+        self._change_if_due()
         prompt = self._prompt.look_ahead(Fraction(0) if self._last_time is None else arrival.time - self._last_time)
         skipped = self._clip.is_warm and self._watch.skips(sample, self._seed, self._clip.next_frame)
         if skipped:
@@ -373,6 +404,17 @@ class Stream(ClosedAtEnd):
             self._clip.take(arrival, image, prompt)
         self._prompt.go_on(prompt)
         self._watch.note(sample, skipped=skipped)
+
+    def _change_if_due(self) -> None:
+        """Go on with the weights and the rows that were set last."""
+        started = time.perf_counter()
+        restyled = self._style.is_due
+        if restyled:
+            self._clip.change_style(self._style.take)
+        if restyled or self._rows.are_due:
+            self._clip.change_rows(self._rows.step_list, self._rows.guidance)
+        if restyled:
+            logger.info("another style is in effect; the stream paused %.0f ms", 1e3 * (time.perf_counter() - started))
 
     def _begin_clip(self) -> None:
         """Finish every frame that came; the next one is the first of a new clip."""

@@ -114,6 +114,11 @@ class Tick:
         parts = self._stages, unet, self._constants, self._newest, self._lanes, self._guidance
         return Tick(self._kernels, self._spec, *parts)
 
+    def with_networks(self, stages: DeviceStages, unet: DeviceUNet) -> Tick:
+        """Return the tick of the same stream with other plans, over the same memory."""
+        parts = stages, unet, self._constants, self._newest, self._lanes, self._guidance
+        return Tick(self._kernels, self._spec, *parts)
+
     def capture(self, memory: DeviceMemory) -> TickGraphs:
         """Record a tick: each part as a graph of its own; without overlap, all of it as one.
 
@@ -122,6 +127,14 @@ class Tick:
         """
         whole = TickPart(self.enqueue, self._lanes.denoise)
         return TickGraphs(memory, self._parts if self._lanes.overlap else (whole,))
+
+    def rehearse(self, stream: Stream) -> None:
+        """Run the plans of a tick whose weights a style replaces, so that everything late is loaded.
+
+        It changes what a reset of the ring forgets, and what the next frame overwrites.
+        """
+        self.denoise(stream)
+        self._stages.embed_depth_latent(stream, self._stages.depth_features)
 
     def enqueue(self, stream: Stream) -> None:
         """Enqueue a whole tick on one stream."""

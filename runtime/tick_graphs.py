@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cuda.core import Stream
 from cuda.core.graph import Graph
 
+from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.lanes import Edge
 from live2diff_trt.runtime.stream_rows import StreamRows
@@ -69,15 +70,21 @@ class TickGraphs:
 
     def __init__(self, memory: DeviceMemory, parts: Sequence[TickPart]) -> None:
         self._graphs = [record_work(memory, part.work) for part in parts]
+        self._closed = False
         self._parts = [replace(part, work=graph.launch) for part, graph in zip(parts, self._graphs, strict=True)]
 
     def launch(self) -> None:
-        """Enqueue a tick."""
+        """Enqueue a tick; raise PlanError after ``close``."""
+        if self._closed:
+            raise PlanError(
+                "a tick's graphs are gone, because its plans' weights could not be restored", "Open it again"
+            )
         for part in self._parts:
             part.enqueue()
 
     def close(self) -> None:
         """Free the graphs; what was launched still runs. Closing twice is harmless."""
+        self._closed = True
         for graph in self._graphs:
             graph.close()
 

@@ -14,6 +14,7 @@ from live2diff_trt.engine.plan import Plan
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.kernels.window import SLOT_COPY, NewSlots, slot_copies
+from live2diff_trt.runtime.copied import copied
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
@@ -77,6 +78,15 @@ class WholeUNet:
         other.rows = rows
         other.tick_rows = _rows_of(_first_rows(self._room, rows.count))
         return other
+
+    def with_plans(self, memory: DeviceMemory, plans: Mapping[str, Plan], conditions: DeviceConditions) -> WholeUNet:
+        """Return this UNet over the same rows, with other plans."""
+        return copied(self, _plans=plans, _conditions=conditions)
+
+    @property
+    def kernel_weights(self) -> dict[str, DeviceTensor]:
+        """Nothing: no kernel reads a weight."""
+        return {}
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""

@@ -71,6 +71,14 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def other_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with other weights in UNet and text encoder, and a prompt template. Shared, as that is."""
+    from tests.restyled_bundle import restyle_bundle
+
+    return restyle_bundle(tiny_bundle, tmp_path_factory.mktemp("bundles") / "other", seed=5)
+
+
 @pytest.fixture
 def damaged_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the tiny bundle that a test may change."""

@@ -205,6 +205,7 @@ RECEIVERS = {
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
+    "refitter": "Refitter",
     "cache": "IRuntimeCache",
 }
 """What is where; "" is the package itself."""

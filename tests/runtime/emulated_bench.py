@@ -44,6 +44,7 @@ class Bench:
     root: Path
     graphs: GraphCache
     plans: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
+    refittable: dict[tuple[Form, int], StoredPlans] = field(default_factory=dict)
     hosts: dict[tuple[int, GuidanceKind], HostPipeline] = field(default_factory=dict)
 
     def host(self, use: Use, steps: int = 2, seed: int = 0, guidance: Guidance = NO_GUIDANCE) -> list[FinishedFrame]:
@@ -57,7 +58,7 @@ class Bench:
         in_effect = self.hosts[known].spec.step_list, self.hosts[known].guidance.kind
         if in_effect != (STEP_LISTS[steps], guidance.kind):  # a use before this one changed them
             self.hosts[known].change_rows(STEP_LISTS[steps], guidance)
-        stream = Stream(self.hosts[known])
+        stream = Stream(self.hosts[known], bundle=Bundle.open(self.bundle, ()))
         stream.set_guidance(guidance)
         stream.set_seed(seed)
         stream.set_prompt(PROMPT)
@@ -65,9 +66,11 @@ class Bench:
 
     def options(self, form: Form, rows: int, **options: Any) -> TensorRTOptions:
         """Build plans, unless they are there."""
-        if (form, rows) not in self.plans:
-            self.plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows)
-        return TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
+        chosen = TensorRTOptions(form=form, rows=rows, plans=self.root, **options)
+        plans = self.refittable if chosen.refittable else self.plans
+        if (form, rows) not in plans:
+            plans[form, rows] = build_emulated_plans(self.bundle, self.root, form, rows, refittable=chosen.refittable)
+        return chosen
 
     def stream(
         self,
@@ -78,6 +81,7 @@ class Bench:
         guidance: Guidance = NO_GUIDANCE,
         *,
         max_steps: int | None = None,
+        style: Path | None = None,
         guidance_kinds: tuple[GuidanceKind, ...] = (),
         **options: Any,
     ) -> Stream:
@@ -89,6 +93,7 @@ class Bench:
             step_list=STEP_LISTS[steps],
             max_steps=max_steps,
             guidance=guidance,
+            style=style,
             guidance_kinds=guidance_kinds,
             options=self.options(form, rows, **options),
         )

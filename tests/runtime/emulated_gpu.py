@@ -74,9 +74,9 @@ class ForeignPicture:
         self._buffer.close()
 
 
-def build_emulated_plans(folder: Path, root: Path, form: Form, rows: int) -> StoredPlans:
+def build_emulated_plans(folder: Path, root: Path, form: Form, rows: int, *, refittable: bool = False) -> StoredPlans:
     """Build a bundle's plans into a store, everything but TensorRT's own work."""
-    options = BuildOptions(GPU.compute_capability, GPU.compute_capability, form, rows)
+    options = BuildOptions(GPU.compute_capability, GPU.compute_capability, form, rows, refittable)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_module, "build_plan", build_emulated_plan)
         return build_plans(Bundle.open(folder), FLAVOUR, PlanStore(root), options)

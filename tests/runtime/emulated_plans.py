@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -43,11 +44,12 @@ def build_emulated_plan(
 
 @dataclass(frozen=True)
 class _OpenedGraph:
-    """What is shared by all plans of the same bytes."""
+    """What is shared by all plans of the same bytes and weights."""
 
     graph: OnnxGraph
     tensors: Mapping[str, PlanTensor]
     channels_last: frozenset[str]
+    weights: frozenset[str]
 
 
 class GraphCache:
@@ -58,12 +60,16 @@ class GraphCache:
         self._opened: dict[str, _OpenedGraph] = {}
         self._opening = Lock()
 
-    def open(self, plan: bytes) -> _OpenedGraph:
-        """Open a plan, or return it as it was opened before."""
-        name = hashlib.sha256(plan).hexdigest()[:16]
+    def open(self, plan: bytes, weights: Mapping[str, Array] | None = None) -> _OpenedGraph:
+        """Open a plan with weights in the place of its own, or return it as it was opened before."""
+        weights = weights or {}
+        digest = hashlib.sha256(plan)
+        for weight, values in sorted(weights.items()):
+            digest.update(weight.encode() + values.tobytes())
+        name = digest.hexdigest()[:16]
         with self._opening:
             if name not in self._opened:
-                self._opened[name] = self._open(name, plan)
+                self._opened[name] = self._open(name, plan, weights)
             return self._opened[name]
 
     def close(self) -> None:
@@ -71,7 +77,7 @@ class GraphCache:
         self._opened.clear()
         shutil.rmtree(self._folder)
 
-    def _open(self, name: str, plan: bytes) -> _OpenedGraph:
+    def _open(self, name: str, plan: bytes, weights: Mapping[str, Array]) -> _OpenedGraph:
         header, _, model = plan.partition(b"\n")
         options = json.loads(header)
         for path in Path(options["weights"]).glob("*.data"):  # ONNX Runtime takes no links
@@ -86,8 +92,15 @@ class GraphCache:
             for spec in specs
         ]
         signature = GraphSignature(name, tuple(inputs), tuple(outputs))
-        opened = OnnxGraphs(self._folder, [signature], OnnxRuntimeOptions(threads=1)).open(name)
-        return _OpenedGraph(opened, {tensor.name: tensor for tensor in tensors}, frozenset(options["channels_last"]))
+        opened = OnnxGraphs(self._folder, [signature], OnnxRuntimeOptions(threads=1), weights).open(name)
+        return _OpenedGraph(
+            opened, {tensor.name: tensor for tensor in tensors}, frozenset(options["channels_last"]), weights_of(graph)
+        )
+
+
+def weights_of(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return what lies in a data file."""
+    return frozenset(one.name for one in graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def _describe(value: onnx.ValueInfoProto) -> TensorSpec:
@@ -101,11 +114,15 @@ def _describe(value: onnx.ValueInfoProto) -> TensorSpec:
 class EmulatedPlan:
     """A plan as ``engine.plan.Plan`` is one. What it does to its scratch memory is the worst it may do."""
 
-    def __init__(self, name: str, opened: _OpenedGraph, gpu: EmulatedGpu) -> None:
+    def __init__(self, name: str, plan: bytes, gpu: EmulatedGpu, graphs: GraphCache) -> None:
+        opened = graphs.open(plan)
         self.name = name
         self.tensors = opened.tensors
         self.scratch_bytes = 1024 * (1 + len(name) % 5)
         self.weight_bytes = 1000
+        self.refitter = EmulatedRefitter(self, gpu, graphs)
+        self.plan = plan
+        self.weights = opened.weights
         self._opened = opened
         self._gpu = gpu
         self._addresses: dict[str, int] = {}
@@ -124,6 +141,7 @@ class EmulatedPlan:
         if size < self.scratch_bytes or address % SCRATCH_ALIGNMENT:
             raise PlanError(f"the plan {self.name} does not take {size} bytes at {address:#x}", "Mend the runtime")
         self._scratch = address
+        self.scratch = address, size
 
     def enqueue(self, stream: int) -> None:
         """Enqueue a run over the addresses that are bound now."""
@@ -131,13 +149,24 @@ class EmulatedPlan:
             missing = sorted(set(self.tensors) - set(self._addresses))
             raise PlanError(f"the plan {self.name} has no address for {missing or 'scratch'}", "Mend the runtime")
         addresses = dict(self._addresses)
-        self._gpu.streams[stream].submit(f"plan {self.name}", self._begin, lambda: self._run(addresses))
+        refits = self.refitter.enqueued
+        self._gpu.streams[stream].submit(f"plan {self.name}", lambda: self._begin(refits), lambda: self._run(addresses))
 
     def close(self) -> None:
         """Let go of the addresses."""
         self._addresses.clear()
 
-    def _begin(self) -> None:
+    def exchange(self, opened: _OpenedGraph) -> None:
+        """Hold other weights from here on."""
+        if self._mark is not None:
+            raise EmulationError(f"the plan {self.name} is refitted while it runs")
+        self._opened = opened
+
+    def _begin(self, refits: int) -> None:
+        if self.refitter.done != refits:
+            raise EmulationError(
+                f"the plan {self.name} was captured before it was refitted, or runs before that is done"
+            )
         if self._mark is not None:
             raise EmulationError(f"the plan {self.name} runs twice at the same time")
         self._marks += 1
@@ -168,6 +197,56 @@ class EmulatedPlan:
         return self._gpu.memory.view(address, (rows, height, width, channels), tensor.dtype).transpose(0, 3, 1, 2)
 
 
+class EmulatedRefitter:
+    """Exchanges a plan's weights as ``engine.refit.PlanRefitter`` does.
+
+    Attributes:
+        enqueued, done: how often.
+        refuses: weights that it does not take, as it turns out late.
+    """
+
+    refuses: tuple[str, ...] = ()
+
+    def __init__(self, plan: EmulatedPlan, gpu: EmulatedGpu, graphs: GraphCache) -> None:
+        self.enqueued = self.done = 0
+        self._plan = plan
+        self._gpu = gpu
+        self._graphs = graphs
+        self._weights: dict[str, Array] = {}
+
+    def check(self, wanted: Iterable[str]) -> None:
+        """Refuse what the graph does not have."""
+        missing = set(wanted) - self._plan.weights
+        if missing:
+            raise PlanError(f"the plan {self._plan.name} has no place for {missing}", "Mend the runtime")
+
+    def refit(self, values: Mapping[str, Array], read: Callable[[str], Array | None], stream: int) -> object:
+        """Exchange weights in a stream's order; values are read then, not before."""
+        self.check(values)
+        self.enqueued += 1
+        kept = weakref.ref(keep := _Kept(dict(values)))
+        self._gpu.streams[stream].submit("refit", lambda: self._exchange(kept))
+        for name in self.refuses:
+            if name in values:
+                raise PlanError(f"the plan {self._plan.name} does not take {name}", "Mend the runtime")
+        return keep
+
+    def _exchange(self, kept: weakref.ref[_Kept]) -> None:
+        values = kept()
+        if values is None:
+            raise EmulationError(f"the weights of the plan {self._plan.name} are gone before they were read")
+        self._weights |= {name: np.array(value) for name, value in values.values.items()}
+        self._plan.exchange(self._graphs.open(self._plan.plan, self._weights))
+        self.done += 1
+
+
+@dataclass(eq=False)
+class _Kept:
+    """What the caller must keep."""
+
+    values: Mapping[str, Array]
+
+
 class EmulatedPlanRuntime:
     """Opens plans as ``engine.plan.PlanRuntime`` does.
 
@@ -184,7 +263,7 @@ class EmulatedPlanRuntime:
         """Open a plan, in a thread in which the device is current."""
         if not self._gpu.is_current:
             raise EmulationError(f"the plan {name} is opened in a thread that has no device")
-        return EmulatedPlan(name, self._graphs.open(plan), self._gpu)
+        return EmulatedPlan(name, plan, self._gpu, self._graphs)
 
     def serialise_caches(self) -> dict[str, bytes]:
         """Return what a later process need not compile."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from live2diff_trt.bundle.spec import StreamSpec
+from live2diff_trt.engine.restyle import StyledWeights
 from live2diff_trt.runtime.frame import Image, check_image, empty_frame
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.host_pipeline import ReadyPictures
@@ -53,6 +54,7 @@ class PlainPipeline:
         prepared: step lists and kinds of guidance, as often as they were prepared.
         changes: those that came into effect, each with the pictures that it was warmed up from.
         guidance: in effect.
+        styles: that came into effect.
     """
 
     steps: int = 2
@@ -66,6 +68,7 @@ class PlainPipeline:
     full_ahead: int = 0
     room: StreamRoom = ROOM
     guidance: Guidance = NO_GUIDANCE
+    styles: list[StyledWeights] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.spec = plain_spec(self.steps)
@@ -99,13 +102,16 @@ class PlainPipeline:
 
     def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
         assert self.in_flight == 0
-        rows = step_list, guidance.kind
-        assert rows == self.prepared[-1] != (self.spec.step_list, self.guidance.kind)
+        rows, in_effect = (step_list, guidance.kind), (self.spec.step_list, self.guidance.kind)
+        assert self.styles or rows == self.prepared[-1] != in_effect
         assert len(self._kept) == (SINK if self._warm else 0)
         self.changes.append((rows, list(self._kept)))
         self.spec = self.spec.with_step_list(step_list)
         self.guidance = guidance
         self._batch = StreamBatch(self.spec.steps)
+
+    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+        return lambda: self.styles.append(weights)
 
     def set_guidance(self, guidance: Guidance) -> None:
         assert guidance.kind == self.guidance.kind

@@ -1,0 +1,123 @@
+"""A style delta: what takes the place of a bundle's weights, in one file that holds only what differs.
+
+The file is safetensors, by the names of the bundle's initialisers. Its metadata says which bundle it belongs to, where
+the weights came from, and what every prompt is put into; a hash over all of that and every tensor proves it unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from live2diff_trt import __version__
+from live2diff_trt.bundle.errors import OutputExistsError, RestyleError
+from live2diff_trt.bundle.manifest import PROMPT_PLACE
+
+FORMAT = "live2diff-trt style 1"
+_MAKE_AGAIN = "Make it again with `live2diff-trt restyle BUNDLE --out STYLE.safetensors`"
+_HASHING_THREADS = 8  # hashing lets go of the interpreter
+
+Values = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class StyleDelta:
+    """What is another's than the bundle's.
+
+    Attributes:
+        values: initialisers of the UNet's graphs and of the text encoder that differ, by name.
+        bundle_digest: ``Bundle.digest`` of the bundle that it belongs to.
+        prompt_template: what every prompt is put into, where ``PROMPT_PLACE`` stands.
+        sources: for the parts ``unet`` and ``text_encoder``, where the weights came from, as in a bundle's manifest.
+        identity: what no other style has.
+        origin: its file or bundle, for messages.
+    """
+
+    values: Values
+    bundle_digest: str
+    prompt_template: str = PROMPT_PLACE
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    origin: str = ""
+
+
+def write_style_delta(path: Path, delta: StyleDelta, *, overwrite: bool = False) -> None:
+    """Write a delta. It appears complete or not at all.
+
+    Raises:
+        OutputExistsError: if something is at ``path`` and ``overwrite`` is not given.
+        RestyleError: if it can't be written.
+    """
+    if path.exists() and not overwrite:
+        raise OutputExistsError(path)
+    values = {name: np.ascontiguousarray(values) for name, values in sorted(delta.values.items())}
+    described = {
+        "format": FORMAT,
+        "generator": f"live2diff-trt {__version__}",
+        "bundle": delta.bundle_digest,
+        "prompt_template": delta.prompt_template,
+        "sources": json.dumps(delta.sources),
+    }
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(values, scratch, {**described, "sha256": _hash(described, values)})
+        scratch.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise RestyleError(f"{path} can't be written ({error})", "Free space there, or choose another place") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_style_delta(path: Path) -> StyleDelta:
+    """Read a delta and verify it; raise RestyleError if it is missing, none, of another format, or was changed."""
+    described, values = _read(path)
+    if described.get("format") != FORMAT:
+        raise RestyleError(
+            f"{path} is no style of this version: its format is {described.get('format')!r}, not {FORMAT!r}",
+            _MAKE_AGAIN,
+        )
+    sha256 = described.pop("sha256", "")
+    if sha256 != _hash(described, values):
+        raise RestyleError(f"{path} does not have the hash it records: it was changed or damaged", _MAKE_AGAIN)
+    return StyleDelta(
+        values,
+        described["bundle"],
+        described["prompt_template"],
+        json.loads(described["sources"]),
+        identity=sha256,
+        origin=str(path),
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, str], Values]:
+    if not path.is_file():
+        raise RestyleError(f"there is no style at {path}", "Mend the path, or make one with `live2diff-trt restyle`")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RestyleError(f"{path} can't be read as safetensors ({error})", _MAKE_AGAIN) from error
+
+
+def _hash(described: Mapping[str, str], values: Values) -> str:
+    """Return the sha256 of what describes a delta, and of the sha256 of every tensor by name."""
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        hashes = dict(zip(values, pool.map(_hash_tensor, values.values()), strict=True))
+    return hashlib.sha256(json.dumps([described, hashes], sort_keys=True).encode()).hexdigest()
+
+
+def _hash_tensor(values: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
