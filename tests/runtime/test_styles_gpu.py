@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,24 @@ hot_and_cold = pytest.mark.parametrize("hot", [False, True], ids=["in place", "h
 
 
 @pytest.fixture(scope="module")
-def plans(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Refittable plans of both forms for two rows, and plain ones of the other bundle."""
-    root = tmp_path_factory.mktemp("plans")
+def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture
+def plans(tiny_bundle: Path, other_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
+    """Refittable plans for two rows, of the form that a test is for, or split, and plain ones of the other bundle."""
+    call = getattr(request.node, "callspec", None)
+    form: Form = "split" if call is None else call.params.get("form", "split")
     gpu = require_gpu(0).compute_capability
     flavour, _ = choose_flavour("auto", gpu)
-    forms: tuple[Form, ...] = ("split", "whole")
-    for form in forms:
-        options = BuildOptions(gpu, gpu, form, rows=2, refittable=True)
-        try:
-            build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(root), options)
-        except PlanBuildError as error:
-            pytest.skip(f"{flavour.name} {flavour.version} can't build refittable plans here: {error.problem}")
-        build_plans(Bundle.open(other_bundle), flavour, PlanStore(root), BuildOptions(gpu, gpu, form, rows=2))
-    return root
+    options = BuildOptions(gpu, gpu, form, rows=2)
+    try:
+        build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(plans_root), replace(options, refittable=True))
+    except PlanBuildError as error:
+        pytest.skip(f"{flavour.name} {flavour.version} can't build refittable plans here: {error.problem}")
+    build_plans(Bundle.open(other_bundle), flavour, PlanStore(plans_root), options)
+    return plans_root
 
 
 @pytest.fixture(scope="module")
