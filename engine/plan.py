@@ -83,7 +83,7 @@ class Plan:
         """Let go of context and weights; closing twice is harmless."""
         self._context = None
         self._engine = None
-        del self.refitter
+        self.refitter.close()
 
 
 class PlanRuntime(ClosedAtEnd):

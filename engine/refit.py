@@ -90,6 +90,10 @@ class PlanRefitter:
             )
         return Refitting(refitter, given)
 
+    def close(self) -> None:
+        """Let go of the engine, and so of its weights; closing twice is harmless."""
+        self._engine = None
+
     def _open(self) -> Any:
         self._messages.clear()
         engine, trt = self._engine, self._trt

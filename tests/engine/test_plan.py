@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,10 @@ class MadeUpCache:
     def serialize(self) -> bytes:
         """Return what a context each left here."""
         return f"compiled for {self._users} plans".encode()
+
+
+class MadeUpEngine(SimpleNamespace):
+    """A deserialised plan; it may be referred to weakly."""
 
 
 class MadeUpRtx:
@@ -88,7 +93,7 @@ class MadeUpRtx:
             set_runtime_cache=MadeUpCache.use,
             set_execution_context_allocation_strategy=lambda _: None,
         )
-        return SimpleNamespace(
+        return MadeUpEngine(
             create_runtime_config=lambda: config,
             create_execution_context=lambda _: object(),
             get_engine_stat=lambda _: 7,
@@ -176,3 +181,12 @@ def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: 
     runtime.close()
     runtime.close()
     assert closed == ["good"]
+
+
+def test_a_plan_that_was_closed_lets_go_of_its_weights_and_may_be_closed_again() -> None:
+    """As one that was measured is: by whoever opened it, then with the runtime."""
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {}) as runtime:
+        plan = runtime.open("segment_000", b"a plan", "a structure")
+        engine = weakref.ref(plan._engine)
+        plan.close()
+        assert engine() is None
