@@ -46,7 +46,13 @@ class Preset:
 
 TINY = Preset(
     unet=UNetConfiguration(
-        block_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_channels=32, norm_groups=8
+        block_channels=(64, 64),
+        layers_per_block=1,
+        cross_attention=(False, True),
+        attention_heads=(8, 8),
+        motion=(True, False),
+        cross_attention_channels=64,
+        norm_groups=8,
     ),
     autoencoder="tiny",
     depth="tiny",
