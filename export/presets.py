@@ -46,6 +46,8 @@ class Preset:
 
 TINY = Preset(
     unet=UNetConfiguration(
+        in_channels=8,
+        out_channels=8,
         block_channels=(64, 64),
         layers_per_block=1,
         cross_attention=(False, True),

@@ -13,8 +13,8 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from live2diff_trt.export.errors import ExportError
-from live2diff_trt.export.tokenizer import CLIP_VOCABULARY, END_TOKEN, START_TOKEN, TextKind, make_tokenizer
 from live2diff_trt.export.tensors import Tensors
+from live2diff_trt.export.tokenizer import CLIP_VOCABULARY, END_TOKEN, START_TOKEN, TextKind, make_tokenizer
 from live2diff_trt.model.weights import random_state_dict
 
 

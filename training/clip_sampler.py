@@ -1,4 +1,4 @@
-"""Clips to train from, made as they are needed: footage under a moving camera, in other light, with things before it."""
+"""Clips to train from, made as they are needed: under a moving camera, in other light, with things before them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ def draw_cartoon(picture: Tensor) -> Tensor:
     flat = _step_softly(luma, 5)
     vivid = (flat + 1.9 * (calm - luma)).clamp(0, 1)
     smooth_luma = blur(luma, 0.7)
-    inside = blur(smooth_luma, 0.8) - 0.98 * blur(smooth_luma, 1.6)  # extended difference of Gaussians (Winnemöller 2011)
+    inside = blur(smooth_luma, 0.8) - 0.98 * blur(
+        smooth_luma, 1.6
+    )  # extended difference of Gaussians (Winnemöller 2011)
     outline = 0.5 + 0.5 * torch.tanh(70 * (inside + 0.004))
     return (vivid * (0.12 + 0.88 * outline.clamp(0, 1))).clamp(0, 1)
 
