@@ -144,7 +144,7 @@ def _make_random(
     if warn:
         messages.print(f"[yellow]No weights were named: they are random (seed {seed}), and the video will be noise.[/]")
     if vae:
-        preset = replace(preset, autoencoder=RANDOM_VAES[vae])
+        preset = preset.with_autoencoder(RANDOM_VAES[vae])
     if depth:
         preset = replace(preset, depth=RANDOM_DEPTHS[depth])
     return preset, RandomWeights(seed), 0

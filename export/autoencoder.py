@@ -40,11 +40,16 @@ def build_autoencoder(kind: AutoencoderKind) -> Autoencoder:
     """Build an autoencoder with the configuration of its kind, on torch's default device.
 
     ``taesd`` and ``kl`` are the published networks, ``tiny`` a TAESD of 32 channels. All take pictures to
-    latents of an eighth of the side; of 4 channels, ``tiny`` of 8.
+    latents of an eighth of the side.
     """
     if kind == "kl":
         return AutoencoderKL(**_KL)
     return AutoencoderTiny(**(_TINY if kind == "tiny" else {}))
+
+
+def latent_channels(kind: AutoencoderKind) -> int:
+    """Return how many channels the latents of a kind have: the published networks' 4, or those of ``tiny``."""
+    return int(_TINY["latent_channels"]) if kind == "tiny" else 4
 
 
 def random_autoencoder(kind: AutoencoderKind, seed: int, dtype: torch.dtype) -> Autoencoder:

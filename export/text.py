@@ -21,7 +21,7 @@ from live2diff_trt.model.weights import random_state_dict
 def build_text_encoder(kind: TextKind) -> CLIPTextModel:
     """Build a text encoder with the configuration of its kind, on torch's default device.
 
-    ``clip-vit-l`` is the text half of CLIP ViT-L/14 (768 channels); ``tiny`` has 2 layers of 64 channels.
+    ``clip-vit-l`` is the text half of CLIP ViT-L/14 (768 channels); ``tiny`` has 2 layers of 32 channels.
     """
     return CLIPTextModel(_configure_clip_vit_l() if kind == "clip-vit-l" else _configure_tiny())
 
@@ -43,9 +43,9 @@ def _configure_tiny() -> CLIPTextConfig:
     tokenizer = make_tokenizer("tiny")
     return CLIPTextConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=128,
-        projection_dim=64,
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
         num_hidden_layers=2,
         num_attention_heads=4,
         bos_token_id=tokenizer.token_to_id(START_TOKEN),

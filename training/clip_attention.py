@@ -54,7 +54,9 @@ def see_clip(frames: int, window: int, sink: int, sight: Sight = "cache") -> Cli
     rolling = window - sink
     index = torch.arange(frames)
     streamed = index - sink  # frames streamed before this one
-    place = torch.where(streamed < 0, index, sink + streamed.clamp(max=rolling // 2 if sight == "future" else rolling - 1))
+    place = torch.where(
+        streamed < 0, index, sink + streamed.clamp(max=rolling // 2 if sight == "future" else rolling - 1)
+    )
     relative = place[:, None] + index[None, :] - index[:, None]
     in_sink = index[None, :] < sink
     is_warm_up = index[:, None] < sink

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -95,7 +96,7 @@ def read_shots(origin: Origin, width: int, height: int) -> list[Frames]:
     try:
         # Pictures carry profiles that a stream's source can't read; nothing of them is needed here.
         with av.open(str(path)) as container:
-            images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            images = [cast(Image, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     except av.FFmpegError as error:
         raise TrainingError(
             f"{path} can't be decoded ({error})", f"Install {origin.distribution} again, whole"

@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+
+FindLoss: TypeAlias = Callable[[], Mapping[str, Tensor]]
+"""Draws a batch and returns losses by name; their sum is made smaller."""
+Judge: TypeAlias = Callable[[], Mapping[str, float]]
+"""Returns figures of held-out footage, for the log."""
 
 _WARM_UP_STEPS = 100
 _AVERAGED_STEPS = 500
@@ -74,6 +79,8 @@ class TrainingLog:
 class Loop:
     """Trains the parameters of modules, step by step, and keeps an average of them.
 
+    It goes on from the checkpoint of its name, if there is one.
+
     Attributes:
         step: how many were done, those before the checkpoint included.
     """
@@ -89,19 +96,19 @@ class Loop:
         self._average = [parameter.detach().clone() for parameter in parameters]
         self.step = 0
         self._seconds = 0.0
+        self._resume()
 
     def run(
         self,
-        find_loss: Callable[[], Mapping[str, Tensor]],
-        judge: Callable[[], Mapping[str, float]] | None = None,
+        find_loss: FindLoss,
+        judge: Judge | None = None,
     ) -> None:
-        """Train until the budget is used, from the checkpoint if there is one; then put the averages in place.
+        """Train until the budget is used; then put the averages in place.
 
         Args:
             find_loss: draws a batch and returns losses by name; their sum is made smaller.
             judge: returns figures of held-out footage, for the log.
         """
-        self._resume()
         self._modules.train()
         budget, saved_at = self._options.budget, time.perf_counter()
         sums: dict[str, Tensor] = {}
@@ -121,7 +128,7 @@ class Loop:
         self._modules.eval()
         self._put_average()
 
-    def _take_step(self, find_loss: Callable[[], Mapping[str, Tensor]], rate: float) -> Mapping[str, Tensor]:
+    def _take_step(self, find_loss: FindLoss, rate: float) -> Mapping[str, Tensor]:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         losses = find_loss()
@@ -134,14 +141,14 @@ class Loop:
         torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._parameters], share)
         return losses
 
-    def _write_log(self, sums: Mapping[str, Tensor], judge: Callable[[], Mapping[str, float]] | None) -> None:
+    def _write_log(self, sums: Mapping[str, Tensor], judge: Judge | None) -> None:
         means = {name: round(float(total) / self._options.log_every, 5) for name, total in sums.items()}
         found = {} if judge is None else {name: round(value, 3) for name, value in self._judge(judge).items()}
         self._log.write(
             network=self._options.name, step=self.step, minutes=round(self._seconds / 60, 2), **means, **found
         )
 
-    def _judge(self, judge: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    def _judge(self, judge: Judge) -> Mapping[str, float]:
         """Judge the averages; training goes on from the weights as they were."""
         latest = [parameter.detach().clone() for parameter in self._parameters]
         self._put_average()
@@ -157,7 +164,8 @@ class Loop:
 
     @torch.no_grad()
     def _put(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(self._parameters, values)
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
 
     def _save(self) -> None:
         state = {

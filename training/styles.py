@@ -44,32 +44,34 @@ STYLES = (
     Style(
         "watercolour",
         (
-            "a watercolour painting", "a watercolor painting", "watercolour", "a watercolor", "a painting in watercolour",
-            "a soft watercolour", "an aquarelle", "watercolor art", "painted in watercolour",
+            "a watercolour painting", "a watercolor painting", "watercolour", "a watercolor",
+            "a painting in watercolour", "a soft watercolour", "an aquarelle", "watercolor art",
+            "painted in watercolour",
         ),
         paint_watercolour,
     ),
     Style(
         "neon",
         (
-            "a neon city", "neon lights", "neon", "a neon picture", "a cyberpunk city", "cyberpunk", "glowing neon lights",
-            "neon light at night", "a neon sign",
+            "a neon city", "neon lights", "neon", "a neon picture", "a cyberpunk city", "cyberpunk",
+            "glowing neon lights", "neon light at night", "a neon sign",
         ),
         light_neon,
     ),
     Style(
         "cartoon",
         (
-            "a cartoon", "a cartoon picture", "cartoon", "cartoon style", "a comic", "a comic drawing", "a cartoon film",
-            "comic art", "a colourful cartoon",
+            "a cartoon", "a cartoon picture", "cartoon", "cartoon style", "a comic", "a comic drawing",
+            "a cartoon film", "comic art", "a colourful cartoon",
         ),
         draw_cartoon,
     ),
     Style("photo", ("a photo", "a photograph", "a realistic photo", "photo", "a film", "unchanged"), keep_photo),
 )  # fmt: skip
-_SUBJECTS = tuple(
-    """a fox;a cat;a dog;a bird;a man;a woman;people;a face;a child;a street;a city;a forest;a garden;a house;a room;
-    a car;a bicycle;a river;the sea;mountains;flowers;a tree;a robot;a rabbit;a horse;a castle""".replace("\n    ", "").split(";")
+_SUBJECTS = (
+    "a fox", "a cat", "a dog", "a bird", "a man", "a woman", "people", "a face", "a child", "a street", "a city",
+    "a forest", "a garden", "a house", "a room", "a car", "a bicycle", "a river", "the sea", "mountains", "flowers",
+    "a tree", "a robot", "a rabbit", "a horse", "a castle",
 )  # fmt: skip
 _ADDITIONS = ("beautiful", "detailed", "best quality", "high quality", "masterpiece", "elegant", "old", "cute")
 

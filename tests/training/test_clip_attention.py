@@ -28,7 +28,8 @@ def test_a_streamed_frame_sees_what_the_stream_shows_it() -> None:
     for frame in range(SINK, 40):
         shown = window.view()
         (slots,) = np.nonzero(shown.visible[0])
-        wanted = {holds[slot]: int(shown.past_position[0, slot]) for slot in slots} | {frame: int(shown.position[0])}
+        wanted = {holds[int(slot)]: int(shown.past_position[0, slot]) for slot in slots}
+        wanted[frame] = int(shown.position[0])
         seen = view.visible[frame].nonzero()[:, 0].tolist()
         assert {other: int(view.position[frame, other]) for other in seen} == wanted
         holds[int(shown.write_slot[0])] = frame
