@@ -8,11 +8,20 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+
 from live2diff_trt.bundle.errors import Live2DiffError
-from live2diff_trt.training.packed import pack_footage
+from live2diff_trt.bundle.json_file import write_json
+from live2diff_trt.export.presets import TINY
+from live2diff_trt.export.trained_weights import SHIPPED, TrainedWeights
+from live2diff_trt.training.footage import Frames
+from live2diff_trt.training.networks import SINK, TWIN, Networks
+from live2diff_trt.training.packed import HELD_OUT_FILE, pack_footage, read_packed
 from live2diff_trt.training.train import Trainer, TrainingOptions
 
 logger = logging.getLogger("live2diff_trt.training")
+
+_CPU = torch.device("cpu")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -34,6 +43,8 @@ def _make_parser() -> argparse.ArgumentParser:
     pack.add_argument("--out", type=Path, required=True, help="folder for them")
     pack.set_defaults(run=_pack)
     _add_train(commands.add_parser("train", help="train the tiny network from packed footage"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure trained weights on held-out footage"))
+    _add_strip(commands.add_parser("strip", help="draw input and output frames of each style as one picture"))
     return parser
 
 
@@ -53,6 +64,23 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.set_defaults(run=_train)
 
 
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("--footage", type=Path, required=True, help="folder of packed footage")
+    evaluate.add_argument("--weights", type=Path, help="folder of weights; those that ship with the project")
+    evaluate.add_argument("--twin", type=Path, help="folder of the weights of the twin without temporal attention")
+    evaluate.add_argument("--out", type=Path, required=True, help="file for the figures; the tables go beside it")
+    evaluate.add_argument("--frames", type=int, default=48, help="of each shot, 8 warm-up frames included")
+    evaluate.add_argument("--drift-frames", type=int, default=500, help="of the long stream")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_strip(strip: argparse.ArgumentParser) -> None:
+    strip.add_argument("--footage", type=Path, required=True, help="folder of packed footage")
+    strip.add_argument("--weights", type=Path, help="folder of weights; those that ship with the project")
+    strip.add_argument("--out", type=Path, required=True, help="PNG")
+    strip.set_defaults(run=_draw_strip)
+
+
 def _pack(arguments: argparse.Namespace) -> None:
     for path in pack_footage(arguments.out):
         logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
@@ -61,6 +89,43 @@ def _pack(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     names = {field.name for field in fields(TrainingOptions)}
     Trainer(TrainingOptions(**{name: value for name, value in vars(arguments).items() if name in names})).run()
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from live2diff_trt.training.claims import find_broken_claims
+    from live2diff_trt.training.evaluate import evaluate
+    from live2diff_trt.training.report import write_report
+
+    shots = {name: frames[: arguments.frames] for name, frames in _read_held_out(arguments.footage).items()}
+    twin = None
+    if arguments.twin is not None:
+        twin = Networks.load(TWIN, TrainedWeights(arguments.twin), _CPU, TrainedWeights(_weights_of(arguments)))
+    torch.manual_seed(0)
+    found = evaluate(shots, _load(arguments), Networks.make(TINY, _CPU), twin, arguments.drift_frames)
+    write_json(arguments.out, found.to_json())
+    arguments.out.with_suffix(".md").write_text(write_report(found) + "\n", encoding="utf-8")
+    for claim in find_broken_claims(found):
+        logger.warning("not borne out: %s", claim)
+
+
+def _draw_strip(arguments: argparse.Namespace) -> None:
+    from live2diff_trt.runtime.sink import encode_png
+    from live2diff_trt.training.strip import draw_strip
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_bytes(encode_png(draw_strip(_load(arguments), _read_held_out(arguments.footage))))
+
+
+def _read_held_out(folder: Path) -> dict[str, Frames]:
+    return {name: frames for name, frames in read_packed(folder / HELD_OUT_FILE).items() if len(frames) > SINK}
+
+
+def _load(arguments: argparse.Namespace) -> Networks:
+    return Networks.load(TINY, TrainedWeights(_weights_of(arguments)), _CPU)
+
+
+def _weights_of(arguments: argparse.Namespace) -> Path:
+    return arguments.weights or SHIPPED
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,6 +91,8 @@ def read_shots(origin: Origin, width: int, height: int) -> list[Frames]:
     Raises:
         TrainingError: if the file is not installed, or can't be decoded.
     """
+    import av
+
     path = origin.locate()
     try:
         # Pictures carry profiles that a stream's source can't read; nothing of them is needed here.

@@ -12,6 +12,7 @@ from live2diff_trt.training.clip_attention import see_clip
 from live2diff_trt.training.clip_pass import denoise_clips
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, WINDOW, Networks
+from live2diff_trt.training.pictures import to_tensor
 from live2diff_trt.training.styles import STYLES
 
 
@@ -20,7 +21,7 @@ class AutoencoderJudge:
 
     def __init__(self, networks: Networks, shots: Mapping[str, Frames], device: torch.device) -> None:
         self._networks = networks
-        self._pictures = torch.cat([_to_tensor(shot[:: len(shot) // 2][:2], device) for shot in shots.values()])
+        self._pictures = torch.cat([to_tensor(shot[:: len(shot) // 2][:2], device) for shot in shots.values()])
 
     def __call__(self) -> Mapping[str, float]:
         """Return the PSNR of each style, in dB."""
@@ -38,7 +39,7 @@ class StyleJudge:
     def __init__(self, networks: Networks, shots: Mapping[str, Frames], frames: int, device: torch.device) -> None:
         self._networks = networks
         longest = max(shots.values(), key=len)
-        self._clip = _to_tensor(longest[:frames], device)
+        self._clip = to_tensor(longest[:frames], device)
         self._view = see_clip(len(self._clip), WINDOW, SINK).to(device)
 
     def __call__(self) -> Mapping[str, float]:
@@ -58,8 +59,3 @@ def find_psnr_db(found: Tensor, wanted: Tensor) -> float:
     """Return the PSNR of pictures in [−1, 1] against what was wanted, in [0, 1]."""
     error = (found.clamp(-1, 1) / 2 + 0.5 - wanted).square().mean()
     return float(-10 * error.log10())
-
-
-def _to_tensor(frames: Frames, device: torch.device) -> Tensor:
-    """Uint8 [frames, height, width, 3] → float32 [frames, 3, height, width] in [0, 1]."""
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).to(device).float() / 255

@@ -46,10 +46,15 @@ class Networks:
         )
 
     @classmethod
-    def load(cls, preset: Preset, weights: TrainedWeights, device: torch.device) -> Networks:
-        """Load trained networks, float32, in evaluation mode; raises as ``TrainedWeights.unet`` does."""
+    def load(
+        cls, preset: Preset, weights: TrainedWeights, device: torch.device, shared: TrainedWeights | None = None
+    ) -> Networks:
+        """Load trained networks, float32, in evaluation mode; raises as ``TrainedWeights.unet`` does.
+
+        ``shared`` has the autoencoder, where ``weights`` were trained with that of another folder.
+        """
         return cls(
-            weights.autoencoder(preset, torch.float32).to(device),
+            (shared or weights).autoencoder(preset, torch.float32).to(device),
             weights.unet(preset, torch.float32).to(device),
             weights.text_encoder(preset, torch.float32).to(device),
             FrameStructure().to(device),
