@@ -68,7 +68,7 @@ def export(
     tokenizer: Annotated[str | None, typer.Option(help="Another tokenizer than the base's.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Contact nobody.")] = False,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Fill the networks from --seed, without a warning.")
+        bool, typer.Option("--random-weights", help="Fill the networks from --seed: noise, but in time.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     check: Annotated[bool, typer.Option("--check", help="Run every graph by ONNX Runtime against PyTorch.")] = False,
@@ -97,6 +97,8 @@ def export(
     chosen = _find_preset(preset)
     if names.any_named:
         chosen, weights, style_clip_skip = _find_checkpoints(names, chosen)
+    elif preset is PresetChoice.tiny and not (random_weights or vae or depth):
+        weights, style_clip_skip = _find_trained(), 0
     else:
         chosen, weights, style_clip_skip = _make_random(chosen, vae, depth, seed, warn=not random_weights)
     wanted = replace(chosen, step_list=steps.choose(chosen.step_list, ScheduleSpec()), **changes)
@@ -133,6 +135,15 @@ def _find_preset(preset: PresetChoice) -> Preset:
             "Install it with `pip install live2diff-trt[export]`",
         ) from error
     return PRESETS[preset.value]
+
+
+def _find_trained() -> WeightsSource:
+    """Return the weights that ship with the project; raise CheckpointError if they are not installed."""
+    from live2diff_trt.export.trained_weights import TrainedWeights
+
+    weights = TrainedWeights()
+    weights.check()
+    return weights
 
 
 def _make_random(

@@ -66,7 +66,7 @@ TINY = Preset(
     depth="tiny",
     text="tiny",
     dtype="float32",
-    width=128,
+    width=192,
     height=128,
 )
 SD15 = Preset(

@@ -19,11 +19,12 @@ from live2diff_trt.bundle.manifest import hash_file
 from live2diff_trt.export.autoencoder import build_autoencoder
 from live2diff_trt.export.checkpoint_file import read_tensors
 from live2diff_trt.export.depth import build_depth
+from live2diff_trt.export.errors import CheckpointError
 from live2diff_trt.export.presets import Preset
 from live2diff_trt.export.text import build_text_encoder
 from live2diff_trt.export.text_files import build_from_weights
 from live2diff_trt.export.tokenizer import make_tokenizer
-from live2diff_trt.export.weights_source import Part
+from live2diff_trt.export.weights_source import PARTS, Part
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.model.weights import check_keys, load_unet
 
@@ -37,6 +38,15 @@ class TrainedWeights:
 
     folder: Path = SHIPPED
 
+    def check(self) -> None:
+        """Raise CheckpointError unless there is a file for each part."""
+        missing = [self.file(part).name for part in PARTS if not self.file(part).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{self.folder} lacks {', '.join(missing)}: the trained weights are not installed",
+                "Export with --random-weights, or train them: see docs/training.md",
+            )
+
     def file(self, part: Part) -> Path:
         """Return the file of a part."""
         return self.folder / f"{part}.safetensors"
@@ -45,7 +55,9 @@ class TrainedWeights:
         """Write a part, rounded to float16; what it holds is Apache-2.0, as the project is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         weights = {key: tensor.detach().half().cpu().contiguous() for key, tensor in module.state_dict().items()}
-        save_file(weights, self.file(part), metadata={"licence": "Apache-2.0", "network": f"live2diff-trt tiny {part}"})
+        save_file(
+            weights, self.file(part), metadata={"licence": "Apache-2.0"}
+        )  # one entry: several have no fixed order
 
     def describe(self, part: Part) -> dict[str, Any]:
         """Return what the manifest says of where the weights of a part came from."""

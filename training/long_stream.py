@@ -14,6 +14,7 @@ from live2diff_trt.evaluation.picture_quality import find_psnr_db
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.kv_ring import Array
+from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, Networks
 from live2diff_trt.training.pictures import to_frames, to_tensor
@@ -64,8 +65,17 @@ def stream_long(networks: Networks, shot: Frames, style: Style, frames: int, see
 
 
 def find_drift_db(likeness_db: list[float], shot_frames: int) -> float:
-    """Return how many dB a stream lost between its first way there and back, after the window filled, and its last."""
+    """Return how many dB a stream lost between its first whole way there and back and its last.
+
+    Raises:
+        TrainingError: if it did not go twice.
+    """
     lap = 2 * shot_frames - 2
+    if len(likeness_db) < 2 * lap:
+        raise TrainingError(
+            f"{len(likeness_db)} frames do not show {shot_frames} frames there and back twice",
+            f"Stream {2 * lap} frames or more",
+        )
     last = likeness_db[-lap:]
     first = likeness_db[len(likeness_db) % lap :][:lap]
     return float(np.mean(first) - np.mean(last))

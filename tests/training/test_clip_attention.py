@@ -17,6 +17,7 @@ from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.kv_window import KvWindow
 from live2diff_trt.training.clip_attention import see_clip
 from live2diff_trt.training.clip_pass import ClipInputs, denoise_clips
+from live2diff_trt.training.long_stream import stream_latents
 
 SINK, WINDOW = 8, 16
 
@@ -66,7 +67,7 @@ def test_a_clip_in_one_pass_equals_the_stream(step_list: tuple[int, ...]) -> Non
 
     network, stream_noise = TorchNetwork(unet), PhiloxNoise(seed, spec.latent_shape)
     network.set_prompt(embeddings)
-    wanted = _stream(Denoiser(spec, network, stream_noise), latents, depth_latents)
+    wanted = np.stack([*stream_latents(Denoiser(spec, network, stream_noise), latents, depth_latents)])
     noise = [_gather_noise(stream_noise, frames, step) for step in range(spec.steps)]
     with torch.inference_mode():
         *_, found = denoise_clips(
@@ -77,22 +78,6 @@ def test_a_clip_in_one_pass_equals_the_stream(step_list: tuple[int, ...]) -> Non
             noise,
         )
     np.testing.assert_allclose(found.numpy(), wanted, atol=2e-4)
-
-
-def _stream(
-    denoiser: Denoiser, latents: NDArray[np.float32], depth_latents: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Warm up, stream one frame after the other over the ring, drain: clean latents in the frames' order."""
-    clean = [*denoiser.warm_up(latents[:SINK], depth_latents[:SINK])[-1].x0]
-    waiting = iter(range(SINK, len(latents)))
-    while len(clean) < len(latents):
-        frame = next(waiting, None)
-        if frame is not None:
-            denoiser.enter(frame, latents[frame], depth_latents[frame])
-        tick = denoiser.tick()
-        if tick.finished is not None:
-            clean.append(tick.prediction.x0[-1])
-    return np.stack(clean)
 
 
 def _gather_noise(noise: PhiloxNoise, frames: int, step: int) -> torch.Tensor:
