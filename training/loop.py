@@ -92,7 +92,9 @@ class Loop:
         self._path = folder / f"{options.name}.checkpoint.pt"
         parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
         self._parameters = parameters
-        self._optimiser = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self._optimiser = torch.optim.AdamW(
+            parameters, lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=parameters[0].is_cuda
+        )
         self._average = [parameter.detach().clone() for parameter in parameters]
         self.step = 0
         self._seconds = 0.0

@@ -39,8 +39,8 @@ class Networks:
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.flow_conv_in.conv_out.weight)
         return cls(
-            build_autoencoder(preset.autoencoder).to(device),
-            unet.to(device),
+            build_autoencoder(preset.autoencoder).to(device, memory_format=torch.channels_last),
+            unet.to(device, memory_format=torch.channels_last),
             build_text_encoder(preset.text).to(device),
             FrameStructure().to(device),
         )

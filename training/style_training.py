@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 
 import torch
@@ -13,7 +13,7 @@ from live2diff_trt.training.clip_attention import see_clip
 from live2diff_trt.training.clip_pass import denoise_clips
 from live2diff_trt.training.clip_sampler import ClipSampler
 from live2diff_trt.training.networks import SINK, WINDOW, Networks
-from live2diff_trt.training.styles import STYLES, draw_prompt
+from live2diff_trt.training.styles import STYLES, Style, draw_prompt
 
 _USUAL_STRENGTH = 0.4
 """The preset's own step list, (30, 40), has it."""
@@ -44,13 +44,13 @@ class StyleLoss:
         random = self._sampler.random
         clips = self._sampler.draw(*self._size)
         styles = [random.choice(STYLES) for _ in clips]
-        wanted = torch.stack([style.apply(clip) for style, clip in zip(styles, clips, strict=True)]) * 2 - 1
+        wanted = _apply_styles(clips, styles) * 2 - 1
         step_list = draw_step_list(random)
+        embeddings = self._networks.embed_prompts([draw_prompt(style, random) for style in styles])
+        inputs = self._networks.prepare(clips * 2 - 1, embeddings)
+        target = self._networks.encode(wanted.flatten(0, 1))
+        noise = [torch.randn_like(target) for _ in step_list]
         with self._autocast:
-            embeddings = self._networks.embed_prompts([draw_prompt(style, random) for style in styles])
-            inputs = self._networks.prepare(clips * 2 - 1, embeddings)
-            target = self._networks.encode(wanted.flatten(0, 1))
-            noise = [torch.randn_like(target) for _ in step_list]
             found = [*denoise_clips(self._networks.unet, inputs, self._view, step_list, noise)]
             latents = torch.stack([_find_distance(clean, target) for clean in found]).mean()
             return {"latents": latents, "pictures": self._compare_pictures(found[-1], wanted)}
@@ -63,6 +63,15 @@ class StyleLoss:
         difference = pictures - wanted[:, chosen].flatten(0, 1)
         edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
         return difference.abs().mean() + 0.5 * edges
+
+
+def _apply_styles(clips: Tensor, styles: Sequence[Style]) -> Tensor:
+    """Return each clip in its style, [clips, frames, 3, height, width]; clips of one style go through it together."""
+    wanted = torch.empty_like(clips)
+    for style in dict.fromkeys(styles):
+        chosen = [index for index, other in enumerate(styles) if other is style]
+        wanted[chosen] = style.apply(clips[chosen].flatten(0, 1)).unflatten(0, (len(chosen), -1))
+    return wanted
 
 
 def _find_distance(found: Tensor, wanted: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class Trainer:
         options.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(options.seed)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
         self._options = options
         self._device = torch.device(options.device)
         self._log = TrainingLog(options.out / LOG_FILE)
