@@ -78,6 +78,11 @@ class Evaluation:
         """Return plain JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
+        """Read what ``to_json`` wrote."""
+        return cls(tuple(Result(**one) for one in values["results"]), values["drift_db"], values["drift_frames"])
+
 
 def list_contestants(trained: Networks, untrained: Networks, twin: Networks | None) -> Iterator[Contestant]:
     """Yield who is compared: the network at 1 to 4 steps, and at 2 steps what it is when something is taken away."""

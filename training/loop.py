@@ -21,7 +21,7 @@ FindLoss: TypeAlias = Callable[[], Mapping[str, Tensor]]
 Judge: TypeAlias = Callable[[], Mapping[str, float]]
 """Returns figures of held-out footage, for the log."""
 
-_WARM_UP_STEPS = 50
+_WARM_UP_STEPS = 25
 _AVERAGED_STEPS = 500
 """Steps over which weights are averaged."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderTiny
@@ -17,6 +18,8 @@ from live2diff_trt.export.trained_weights import TrainedWeights
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.training.clip_pass import ClipInputs
 from live2diff_trt.training.frame_structure import FrameStructure
+
+Module = TypeVar("Module", bound=nn.Module)
 
 SINK, WINDOW = TINY.unet.sink, TINY.unet.window
 TWIN = replace(TINY, unet=replace(TINY.unet, motion=(False,) * len(TINY.unet.motion)))
@@ -39,8 +42,8 @@ class Networks:
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.flow_conv_in.conv_out.weight)
         return cls(
-            build_autoencoder(preset.autoencoder).to(device, memory_format=torch.channels_last),
-            unet.to(device, memory_format=torch.channels_last),
+            _lay_channels_last(build_autoencoder(preset.autoencoder).to(device)),
+            _lay_channels_last(unet.to(device)),
             build_text_encoder(preset.text).to(device),
             FrameStructure().to(device),
         )
@@ -88,6 +91,11 @@ class Networks:
     def _map_structure(self, clip: Tensor) -> Tensor:
         warm_up = self.structure.as_picture(clip[:SINK], together=True)
         return torch.cat([warm_up, self.structure.as_picture(clip[SINK:], together=False)])
+
+
+def _lay_channels_last(module: Module) -> Module:
+    """Lay a module's filters as convolutions are fastest; return the module."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it unannotated
 
 
 def tokenize(prompts: Sequence[str]) -> Tensor:

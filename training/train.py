@@ -19,6 +19,7 @@ from live2diff_trt.training.judge import AutoencoderJudge, StyleJudge
 from live2diff_trt.training.loop import Budget, FindLoss, Judge, Loop, LoopOptions, TrainingLog
 from live2diff_trt.training.networks import SINK, TWIN, Networks
 from live2diff_trt.training.packed import HELD_OUT_FILE, TRAINING_FILE, read_packed
+from live2diff_trt.training.provenance import write_provenance
 from live2diff_trt.training.structure_map import make_structure_map
 from live2diff_trt.training.style_training import StyleLoss
 
@@ -86,9 +87,10 @@ class Trainer:
         self._weights = TrainedWeights(options.out)
 
     def run(self) -> None:
-        """Train until the minutes are used; write weights, beside them the log."""
+        """Train until the minutes are used; write weights, beside them log, licence and sources."""
         started = time.perf_counter()
         self._log.write(event="start", torch=torch.__version__, runs_on=self._name_device(), **self._options.to_json())
+        write_provenance(self._options.out)
         self.train_autoencoder()
         self.train_styles()
         self._log.write(event="end", minutes=round((time.perf_counter() - started) / 60, 2))

@@ -18,7 +18,7 @@ from live2diff_trt.training.pictures import to_frames
 from live2diff_trt.training.scenes import add_things, make_gradient
 from live2diff_trt.training.train import LOG_FILE, Trainer, TrainingOptions
 
-STEPS = 30
+STEPS = 50
 
 
 def make_shot(seed: int, frames: int = 24, side: int = 64) -> Frames:

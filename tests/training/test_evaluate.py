@@ -70,6 +70,10 @@ def test_drift_is_named() -> None:
     assert claim == "neon lost 2.00 dB in 500 frames, more than 0.5"
 
 
+def test_figures_are_read_back() -> None:
+    assert Evaluation.from_json(json.loads(json.dumps(make_evaluation().to_json()))) == make_evaluation()
+
+
 def test_tables_hold_every_contestant() -> None:
     report = write_report(make_evaluation())
     assert "| cache | 2 | 20.00 dB | 0.800 | 1.00 |" in report

