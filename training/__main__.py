@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -69,7 +69,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--weights", type=Path, help="folder of weights; those that ship with the project")
     evaluate.add_argument("--twin", type=Path, help="folder of the weights of the twin without temporal attention")
     evaluate.add_argument("--out", type=Path, required=True, help="file for the figures; the tables go beside it")
-    evaluate.add_argument("--frames", type=int, default=48, help="of each shot, 8 warm-up frames included")
+    evaluate.add_argument("--frames", type=int, default=32, help="of each shot, 8 warm-up frames included")
     evaluate.add_argument("--drift-frames", type=int, default=500, help="of the long stream")
     evaluate.set_defaults(run=_evaluate)
 
@@ -97,11 +97,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from live2diff_trt.training.report import write_report
 
     shots = {name: frames[: arguments.frames] for name, frames in _read_held_out(arguments.footage).items()}
-    twin = None
-    if arguments.twin is not None:
-        twin = Networks.load(TWIN, TrainedWeights(arguments.twin), _CPU, TrainedWeights(_weights_of(arguments)))
+    trained, weights = _load(arguments), TrainedWeights(_weights_of(arguments))
+    twin = None if arguments.twin is None else Networks.load(TWIN, TrainedWeights(arguments.twin), _CPU, weights)
     torch.manual_seed(0)
-    found = evaluate(shots, _load(arguments), Networks.make(TINY, _CPU), twin, arguments.drift_frames)
+    untrained = replace(Networks.make(TINY, _CPU), autoencoder=trained.autoencoder)
+    found = evaluate(shots, trained, untrained, twin, arguments.drift_frames)
     write_json(arguments.out, found.to_json())
     arguments.out.with_suffix(".md").write_text(write_report(found) + "\n", encoding="utf-8")
     for claim in find_broken_claims(found):

@@ -14,22 +14,25 @@ from live2diff_trt.training.clip_attention import ClipAttend, ClipView, fold_for
 
 
 @dataclass(frozen=True, eq=False)
-class ClipInputs:
-    """What a pass is given. Rows are frames, clip by clip.
+class EncodedClips:
+    """Clips as the UNet sees them. Rows are frames, clip by clip.
 
     Attributes:
         latents: of the frames as they came, [rows, channels, height, width].
         depth_latents: of their structure maps, the same shape.
-        text_embeddings: of each clip's prompt, [clips, tokens, channels].
     """
 
     latents: Tensor
     depth_latents: Tensor
-    text_embeddings: Tensor
 
 
 def denoise_clips(
-    unet: CausalUNet, inputs: ClipInputs, view: ClipView, step_list: Sequence[int], noise: Sequence[Tensor]
+    unet: CausalUNet,
+    clips: EncodedClips,
+    text_embeddings: Tensor,
+    view: ClipView,
+    step_list: Sequence[int],
+    noise: Sequence[Tensor],
 ) -> Iterator[Tensor]:
     """Yield the clean latents that each denoising step predicts, [rows, channels, height, width].
 
@@ -38,21 +41,22 @@ def denoise_clips(
 
     Args:
         unet: in training or evaluation mode; its position tables are folded anew.
-        inputs: of clips with as many frames each as ``view`` has.
+        clips: with as many frames each as ``view`` has.
+        text_embeddings: of each clip's prompt, [clips, tokens, channels].
         view: what frames see of each other.
         step_list: indices into LCM's timesteps.
         noise: standard normals for each step, of the latents' shape.
     """
     fold_for_training(unet)
     table = make_step_table(step_list, ScheduleSpec())
-    rows, clips = len(inputs.latents), len(inputs.text_embeddings)
-    depth_features = unet.embed_depth(inputs.depth_latents)
+    rows, frames = len(clips.latents), len(view.visible)
+    depth_features = unet.embed_depth(clips.depth_latents)
     prompt = {
-        place: (keys.repeat_interleave(rows // clips, 0), values.repeat_interleave(rows // clips, 0))
-        for place, (keys, values) in unet.embed_prompt(inputs.text_embeddings).items()
+        place: (keys.repeat_interleave(frames, 0), values.repeat_interleave(frames, 0))
+        for place, (keys, values) in unet.embed_prompt(text_embeddings).items()
     }
     attend = ClipAttend(view, unet.configuration.motion_heads)
-    clean = inputs.latents
+    clean = clips.latents
     for step, timestep in enumerate(table.timesteps):
         time = unet.embed_time(torch.full((rows,), int(timestep), device=clean.device))
         sqrt_alpha, sqrt_one_minus_alpha = float(table.sqrt_alpha[step]), float(table.sqrt_one_minus_alpha[step])

@@ -12,10 +12,11 @@ import numpy as np
 from live2diff_trt.bundle.schedule import ScheduleSpec, spread_steps
 from live2diff_trt.evaluation.optical_flow import Motion
 from live2diff_trt.training.clip_attention import Sight
+from live2diff_trt.training.clip_pass import EncodedClips
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.long_stream import find_drift_db, stream_long
 from live2diff_trt.training.networks import Networks
-from live2diff_trt.training.styled_clip import Quality, find_quality, follow_clip, make_styled, make_wanted
+from live2diff_trt.training.styled_clip import Quality, encode_clip, find_quality, follow_clip, make_styled, make_wanted
 from live2diff_trt.training.styles import STYLES, Style
 
 logger = logging.getLogger(__name__)
@@ -95,11 +96,22 @@ def list_contestants(trained: Networks, untrained: Networks, twin: Networks | No
     yield Contestant("untrained", untrained, "cache", DEFAULT_STEPS)
 
 
+class HeldOutClip(NamedTuple):
+    """A shot, what a UNet sees of it, and how it moves."""
+
+    frames: Frames
+    encoded: EncodedClips
+    motions: list[Motion]
+
+
 def evaluate(
     shots: Mapping[str, Frames], trained: Networks, untrained: Networks, twin: Networks | None, drift_frames: int
 ) -> Evaluation:
-    """Compare everyone on every shot and style, and stream the longest shot for ``drift_frames`` frames."""
-    clips = [(frames, follow_clip(frames)) for frames in shots.values()]
+    """Compare everyone on every shot and style, and stream the longest shot for ``drift_frames`` frames.
+
+    All networks have the autoencoder of the trained one.
+    """
+    clips = [HeldOutClip(frames, encode_clip(trained, frames), follow_clip(frames)) for frames in shots.values()]
     results = []
     for contestant in list_contestants(trained, untrained, twin):
         for style in STYLES:
@@ -114,13 +126,13 @@ def evaluate(
     return Evaluation(tuple(results), drift, drift_frames)
 
 
-def _judge(contestant: Contestant, style: Style, clips: list[tuple[Frames, list[Motion]]]) -> Result:
+def _judge(contestant: Contestant, style: Style, clips: list[HeldOutClip]) -> Result:
     step_list = spread_steps(STRENGTH, contestant.steps, ScheduleSpec())
     found: list[Quality] = []
     targets: list[Quality] = []
-    for frames, motions in clips:
+    for frames, encoded, motions in clips:
         wanted = make_wanted(frames, style)
-        styled = make_styled(contestant.networks, frames, style, step_list, contestant.sight)
+        styled = make_styled(contestant.networks, encoded, style, step_list, contestant.sight)
         found.append(find_quality(styled, wanted, motions))
         targets.append(find_quality(wanted, wanted, motions))
     return Result(

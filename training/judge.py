@@ -45,11 +45,13 @@ class StyleJudge:
     def __call__(self) -> Mapping[str, float]:
         """Return the PSNR of each style, in dB."""
         found = {}
+        encoded = self._networks.prepare((self._clip * 2 - 1)[None])
+        generator = torch.Generator().manual_seed(0)
+        noise = [torch.randn(encoded.latents.shape, generator=generator).to(encoded.latents) for _ in TINY.step_list]
         for style in STYLES:
-            inputs = self._networks.prepare((self._clip * 2 - 1)[None], self._networks.embed_prompts([style.prompt]))
-            generator = torch.Generator().manual_seed(0)
-            noise = [torch.randn(inputs.latents.shape, generator=generator).to(inputs.latents) for _ in TINY.step_list]
-            *_, clean = denoise_clips(self._networks.unet, inputs, self._view, TINY.step_list, noise)
+            embeddings = self._networks.embed_prompts([style.prompt])
+            steps = denoise_clips(self._networks.unet, encoded, embeddings, self._view, TINY.step_list, noise)
+            *_, clean = steps
             pictures = self._networks.decode(clean[SINK:])
             found[f"{style.name}_db"] = find_psnr_db(pictures, style.apply(self._clip[SINK:]))
         return found

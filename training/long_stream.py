@@ -17,8 +17,8 @@ from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, Networks
-from live2diff_trt.training.pictures import to_frames, to_tensor
-from live2diff_trt.training.styled_clip import make_wanted
+from live2diff_trt.training.pictures import to_frames
+from live2diff_trt.training.styled_clip import encode_clip, make_wanted
 from live2diff_trt.training.styles import Style
 
 
@@ -47,15 +47,16 @@ def stream_long(networks: Networks, shot: Frames, style: Style, frames: int, see
 
     Networks must be on the CPU.
     """
-    places = _go_there_and_back(len(shot), frames)
-    wanted = make_wanted(shot, style)
-    spec = _make_spec(shot)
-    network = TorchNetwork(networks.unet)
+    lap = 2 * len(shot) - 2
+    places = [min(index % lap, lap - index % lap) for index in range(frames)]
+    # From the ninth frame on a lap is like the last one, so a frame is encoded once.
+    sources = [index if index < SINK else SINK + (index - SINK) % lap for index in range(frames)]
+    clip = encode_clip(networks, shot[places[: max(sources) + 1]])
+    wanted, spec, network = make_wanted(shot, style), _make_spec(shot), TorchNetwork(networks.unet)
     with torch.inference_mode():
         network.set_prompt(networks.embed_prompts([style.prompt]).numpy())
-        inputs = networks.prepare((to_tensor(shot[places], torch.device("cpu")) * 2 - 1)[None], torch.empty(1))
     denoiser = Denoiser(spec, network, PhiloxNoise(seed, spec.latent_shape))
-    clean = stream_latents(denoiser, inputs.latents.numpy(), inputs.depth_latents.numpy())
+    clean = stream_latents(denoiser, clip.latents.numpy()[sources], clip.depth_latents.numpy()[sources])
     found = []
     for place, latent in zip(places, clean, strict=True):
         with torch.inference_mode():
@@ -79,11 +80,6 @@ def find_drift_db(likeness_db: list[float], shot_frames: int) -> float:
     last = likeness_db[-lap:]
     first = likeness_db[len(likeness_db) % lap :][:lap]
     return float(np.mean(first) - np.mean(last))
-
-
-def _go_there_and_back(length: int, frames: int) -> list[int]:
-    lap = 2 * length - 2
-    return [min(index % lap, lap - index % lap) for index in range(frames)]
 
 
 def _make_spec(shot: Frames) -> StreamSpec:

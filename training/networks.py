@@ -16,7 +16,7 @@ from live2diff_trt.export.text import TextEncoderGraph, build_text_encoder
 from live2diff_trt.export.tokenizer import make_tokenizer
 from live2diff_trt.export.trained_weights import TrainedWeights
 from live2diff_trt.model.unet import CausalUNet
-from live2diff_trt.training.clip_pass import ClipInputs
+from live2diff_trt.training.clip_pass import EncodedClips
 from live2diff_trt.training.frame_structure import FrameStructure
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -78,15 +78,14 @@ class Networks:
         """Map latents back to pictures."""
         return self.autoencoder.decode(latents).sample.float()
 
-    def prepare(self, clips: Tensor, text_embeddings: Tensor) -> ClipInputs:
+    def prepare(self, clips: Tensor) -> EncodedClips:
         """Encode clips and their structure as the stream does: warm-up maps are scaled together, later ones alone.
 
         Args:
             clips: [clips, frames, 3, height, width] in [−1, 1].
-            text_embeddings: [clips, tokens, channels].
         """
         maps = torch.stack([self._map_structure(clip) for clip in clips])
-        return ClipInputs(self.encode(clips.flatten(0, 1)), self.encode(maps.flatten(0, 1)), text_embeddings)
+        return EncodedClips(self.encode(clips.flatten(0, 1)), self.encode(maps.flatten(0, 1)))
 
     def _map_structure(self, clip: Tensor) -> Tensor:
         warm_up = self.structure.as_picture(clip[:SINK], together=True)

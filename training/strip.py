@@ -9,7 +9,7 @@ import numpy as np
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, Networks
-from live2diff_trt.training.styled_clip import make_styled
+from live2diff_trt.training.styled_clip import encode_clip, make_styled
 from live2diff_trt.training.styles import STYLES
 
 _COLUMNS = 5
@@ -23,9 +23,9 @@ def draw_strip(networks: Networks, shots: Mapping[str, Frames]) -> Frames:
     columns = []
     for frames in chosen:
         shown = len(frames) * 3 // 4
-        clip = frames[: shown + 1]
+        clip = encode_clip(networks, frames[: shown + 1])
         styled = [make_styled(networks, clip, style, TINY.step_list)[-1] for style in STYLES if style.name != "photo"]
-        columns.append(_join([clip[-1], *styled], axis=0))
+        columns.append(_join([frames[shown], *styled], axis=0))
     return _join(columns, axis=1)
 
 

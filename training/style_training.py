@@ -47,11 +47,11 @@ class StyleLoss:
         wanted = _apply_styles(clips, styles) * 2 - 1
         step_list = draw_step_list(random)
         embeddings = self._networks.embed_prompts([draw_prompt(style, random) for style in styles])
-        inputs = self._networks.prepare(clips * 2 - 1, embeddings)
+        encoded = self._networks.prepare(clips * 2 - 1)
         target = self._networks.encode(wanted.flatten(0, 1))
         noise = [torch.randn_like(target) for _ in step_list]
         with self._autocast:
-            found = [*denoise_clips(self._networks.unet, inputs, self._view, step_list, noise)]
+            found = [*denoise_clips(self._networks.unet, encoded, embeddings, self._view, step_list, noise)]
             latents = torch.stack([_find_distance(clean, target) for clean in found]).mean()
             return {"latents": latents, "pictures": self._compare_pictures(found[-1], wanted)}
 

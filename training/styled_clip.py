@@ -15,7 +15,7 @@ from live2diff_trt.evaluation.optical_flow import Motion, follow_motion
 from live2diff_trt.evaluation.picture_quality import find_psnr_db, find_ssim
 from live2diff_trt.evaluation.warp_error import find_warp_error
 from live2diff_trt.training.clip_attention import Sight, see_clip
-from live2diff_trt.training.clip_pass import denoise_clips
+from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, WINDOW, Networks
 from live2diff_trt.training.pictures import to_frames, to_tensor
@@ -36,21 +36,28 @@ class Quality:
     flicker: float
 
 
-def make_styled(
-    networks: Networks, frames: Frames, style: Style, step_list: Sequence[int], sight: Sight = "cache", seed: int = 0
-) -> Frames:
-    """Return a clip as the stream gives it, uint8 of the same shape; the first 8 frames are the warm-up.
+@torch.inference_mode()
+def encode_clip(networks: Networks, frames: Frames) -> EncodedClips:
+    """Return what the UNet sees of a clip, whatever the style; its first 8 frames are the warm-up."""
+    device = next(networks.autoencoder.parameters()).device
+    return networks.prepare((to_tensor(frames, device) * 2 - 1)[None])
 
-    Noise is the stream's own, of the seed.
-    """
-    device = next(networks.unet.parameters()).device
-    with torch.inference_mode():
-        clip = to_tensor(frames, device)
-        inputs = networks.prepare((clip * 2 - 1)[None], networks.embed_prompts([style.prompt]))
-        view = see_clip(len(frames), WINDOW, SINK, sight).to(device)
-        noise = [_draw_noise(inputs.latents, step, seed) for step in range(len(step_list))]
-        *_, clean = denoise_clips(networks.unet, inputs, view, step_list, noise)
-        return to_frames(networks.decode(clean) / 2 + 0.5)
+
+@torch.inference_mode()
+def make_styled(
+    networks: Networks,
+    clip: EncodedClips,
+    style: Style,
+    step_list: Sequence[int],
+    sight: Sight = "cache",
+    seed: int = 0,
+) -> Frames:
+    """Return a clip as the stream gives it, uint8 [frames, height, width, 3]; noise is the stream's own."""
+    view = see_clip(len(clip.latents), WINDOW, SINK, sight).to(clip.latents.device)
+    noise = [_draw_noise(clip.latents, step, seed) for step in range(len(step_list))]
+    embeddings = networks.embed_prompts([style.prompt])
+    *_, clean = denoise_clips(networks.unet, clip, embeddings, view, step_list, noise)
+    return to_frames(networks.decode(clean) / 2 + 0.5)
 
 
 def make_wanted(frames: Frames, style: Style) -> Frames:

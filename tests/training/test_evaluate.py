@@ -18,7 +18,7 @@ from live2diff_trt.training.evaluate import Evaluation, Result, list_contestants
 from live2diff_trt.training.long_stream import find_drift_db, stream_long
 from live2diff_trt.training.networks import Networks
 from live2diff_trt.training.report import write_report
-from live2diff_trt.training.styled_clip import find_quality, follow_clip, make_styled, make_wanted
+from live2diff_trt.training.styled_clip import encode_clip, find_quality, follow_clip, make_styled, make_wanted
 from live2diff_trt.training.styles import STYLES
 from tests.training.conftest import make_shot
 
@@ -95,9 +95,10 @@ def test_everyone_is_compared(networks: Networks) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_a_clip_is_styled_and_measured(networks: Networks) -> None:
     frames = make_shot(6, 12)
-    styled, wanted = make_styled(networks, frames, SKETCH, TINY.step_list), make_wanted(frames, SKETCH)
+    clip, wanted = encode_clip(networks, frames), make_wanted(frames, SKETCH)
+    styled = make_styled(networks, clip, SKETCH, TINY.step_list)
     assert styled.shape == frames.shape
-    np.testing.assert_array_equal(styled, make_styled(networks, frames, SKETCH, TINY.step_list))
+    np.testing.assert_array_equal(styled, make_styled(networks, clip, SKETCH, TINY.step_list))
     motions = follow_clip(frames)
     quality, ideal = find_quality(styled, wanted, motions), find_quality(wanted, wanted, motions)
     assert ideal.psnr_db == np.inf
@@ -110,7 +111,8 @@ def test_a_clip_is_styled_and_measured(networks: Networks) -> None:
 def test_a_long_stream_is_the_same_clip_frame_by_frame(networks: Networks) -> None:
     frames = make_shot(6, 12)
     likeness = stream_long(networks, frames, SKETCH, 12)
-    styled, wanted = make_styled(networks, frames, SKETCH, TINY.step_list), make_wanted(frames, SKETCH)
+    clip, wanted = encode_clip(networks, frames), make_wanted(frames, SKETCH)
+    styled = make_styled(networks, clip, SKETCH, TINY.step_list)
     streamed = np.mean(likeness[8:])
     assert streamed == pytest.approx(find_quality(styled, wanted, follow_clip(frames)).psnr_db, abs=0.05)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from live2diff_trt.training.evaluate import Evaluation
 from live2diff_trt.training.footage import HELD_OUT, Frames, read_shots
 from live2diff_trt.training.networks import Networks
 from live2diff_trt.training.packed import HEIGHT, WIDTH
-from live2diff_trt.training.styled_clip import find_quality, follow_clip, make_styled, make_wanted
+from live2diff_trt.training.styled_clip import encode_clip, find_quality, follow_clip, make_styled, make_wanted
 from live2diff_trt.training.styles import STYLES, Style
 
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no trained weights are part of the project yet")
@@ -63,11 +64,12 @@ def test_the_recorded_figures_bear_every_claim_out() -> None:
 @pytest.mark.parametrize("style", [STYLE["sketch"], STYLE["neon"]], ids=lambda style: style.name)
 def test_what_is_measured_here_bears_them_out(networks: Networks, shot: Frames, style: Style) -> None:
     wanted, motions = make_wanted(shot, style), follow_clip(shot)
-    cached = find_quality(make_styled(networks, shot, style, TINY.step_list), wanted, motions)
-    masked = find_quality(make_styled(networks, shot, style, TINY.step_list, "alone"), wanted, motions)
+    clip = encode_clip(networks, shot)
+    cached = find_quality(make_styled(networks, clip, style, TINY.step_list), wanted, motions)
+    masked = find_quality(make_styled(networks, clip, style, TINY.step_list, "alone"), wanted, motions)
     torch.manual_seed(0)
-    random = Networks.make(TINY, torch.device("cpu"))
-    untrained = find_quality(make_styled(random, shot, style, TINY.step_list), wanted, motions)
+    random = replace(Networks.make(TINY, torch.device("cpu")), autoencoder=networks.autoencoder)
+    untrained = find_quality(make_styled(random, clip, style, TINY.step_list), wanted, motions)
     assert cached.psnr_db >= untrained.psnr_db + LEAST_GAIN_DB
     assert cached.psnr_db >= masked.psnr_db
     assert cached.flicker <= MOST_FLICKER * masked.flicker
