@@ -98,7 +98,7 @@ def export(
     if names.any_named:
         chosen, weights, style_clip_skip = _find_checkpoints(names, chosen)
     elif preset is PresetChoice.tiny and not (random_weights or vae or depth):
-        weights, style_clip_skip = _find_trained(), 0
+        weights, style_clip_skip = _take_trained(), 0
     else:
         chosen, weights, style_clip_skip = _make_random(chosen, vae, depth, seed, warn=not random_weights)
     wanted = replace(chosen, step_list=steps.choose(chosen.step_list, ScheduleSpec()), **changes)
@@ -137,13 +137,11 @@ def _find_preset(preset: PresetChoice) -> Preset:
     return PRESETS[preset.value]
 
 
-def _find_trained() -> WeightsSource:
-    """Return the weights that ship with the project; raise CheckpointError if they are not installed."""
+def _take_trained() -> WeightsSource:
+    """Return the weights that ship with the project."""
     from live2diff_trt.export.trained_weights import TrainedWeights
 
-    weights = TrainedWeights()
-    weights.check()
-    return weights
+    return TrainedWeights()
 
 
 def _make_random(

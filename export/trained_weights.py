@@ -85,6 +85,7 @@ class TrainedWeights:
         return build_from_weights(configuration, self._read("text_encoder"), "the text encoder").to(dtype)
 
     def _read(self, part: Part) -> dict[str, Tensor]:
+        self.check()
         return {key: tensor.float() for key, tensor in read_tensors(self.file(part)).items()}
 
 
