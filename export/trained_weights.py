@@ -91,5 +91,5 @@ class TrainedWeights:
 
 def _fill(module: Any, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
     check_keys(module, weights)
-    module.load_state_dict(weights)
-    return module.to(dtype).eval().requires_grad_(False)
+    module.load_state_dict({key: tensor.to(dtype) for key, tensor in weights.items()}, assign=True)
+    return module.eval().requires_grad_(False)

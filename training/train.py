@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,7 +91,10 @@ class Trainer:
         started = time.perf_counter()
         self._log.write(event="start", torch=torch.__version__, runs_on=self._name_device(), **self._options.to_json())
         write_provenance(self._options.out)
-        self.train_autoencoder()
+        if self._options.twin:
+            self.take_autoencoder()
+        else:
+            self.train_autoencoder()
         self.train_styles()
         self._log.write(event="end", minutes=round((time.perf_counter() - started) / 60, 2))
 
@@ -107,6 +110,11 @@ class Trainer:
         autoencoder.requires_grad_(False)
         self._weights.save("autoencoder", autoencoder)
         self._weights.save("depth", make_structure_map())
+
+    def take_autoencoder(self) -> None:
+        """Take the autoencoder that lies in ``out``, trained; raise CheckpointError if that training is not done."""
+        autoencoder = self._weights.autoencoder(TINY, torch.float32).to(self._device)
+        self.networks = replace(self.networks, autoencoder=autoencoder)
 
     def train_styles(self) -> None:
         """Train UNet and text encoder, which has no other task than to tell the UNet what is wanted."""

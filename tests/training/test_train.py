@@ -58,9 +58,9 @@ def test_one_seed_one_network(footage: Path, tmp_path: Path) -> None:
 
 
 def test_the_twin_has_the_same_autoencoder_and_no_attention_in_time(footage: Path, smoke_run: Path) -> None:
-    trainer = Trainer(smoke_options(footage, smoke_run, twin=True, steps=2))
-    trainer.train_autoencoder()
-    trainer.train_styles()
+    before = TrainedWeights(smoke_run).file("autoencoder").read_bytes()
+    Trainer(smoke_options(footage, smoke_run, twin=True, steps=2)).run()
+    assert TrainedWeights(smoke_run).file("autoencoder").read_bytes() == before
     twin = Networks.load(
         TWIN, TrainedWeights(smoke_run / "twin"), torch.device("cpu"), shared=TrainedWeights(smoke_run)
     )
