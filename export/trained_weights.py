@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ class TrainedWeights:
 
     folder: Path = SHIPPED
 
-    def check(self) -> None:
-        """Raise CheckpointError unless there is a file for each part."""
-        missing = [self.file(part).name for part in PARTS if not self.file(part).is_file()]
+    def check(self, parts: Collection[Part] = PARTS) -> None:
+        """Raise CheckpointError unless there is a file for each of the parts."""
+        missing = [self.file(part).name for part in parts if not self.file(part).is_file()]
         if missing:
             raise CheckpointError(
                 f"{self.folder} lacks {', '.join(missing)}: the trained weights are not installed",
@@ -85,7 +85,7 @@ class TrainedWeights:
         return build_from_weights(configuration, self._read("text_encoder"), "the text encoder").to(dtype)
 
     def _read(self, part: Part) -> dict[str, Tensor]:
-        self.check()
+        self.check((part,))
         return {key: tensor.float() for key, tensor in read_tensors(self.file(part)).items()}
 
 

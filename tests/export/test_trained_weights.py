@@ -51,5 +51,7 @@ def test_a_bundle_is_made_of_them_and_says_so(weights: TrainedWeights, tmp_path:
 
 def test_missing_files_are_named_with_what_to_do(weights: TrainedWeights, tmp_path: Path) -> None:
     weights.check()
-    with pytest.raises(CheckpointError, match=r"lacks unet.safetensors, .*--random-weights"):
+    with pytest.raises(CheckpointError, match=r"lacks unet\.safetensors: .*--random-weights"):
         TrainedWeights(tmp_path).unet(TINY, torch.float32)
+    with pytest.raises(CheckpointError, match=r"lacks unet\.safetensors, autoencoder\.safetensors, "):
+        TrainedWeights(tmp_path).check()
