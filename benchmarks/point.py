@@ -62,8 +62,7 @@ class Point:
         from live2diff_trt.export.presets import PRESETS
 
         return replace(
-            PRESETS[self.preset],
-            autoencoder=self.autoencoder,
+            PRESETS[self.preset].with_autoencoder(self.autoencoder),
             depth=self.depth,
             dtype=self.dtype,
             width=self.width,

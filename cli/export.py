@@ -102,6 +102,8 @@ def export(
     chosen = _find_preset(preset)
     if names.any_named:
         chosen, weights, style_clip_skip = _find_checkpoints(names, chosen)
+    elif preset is PresetChoice.tiny and not (random_weights or vae or depth):
+        weights, style_clip_skip = _take_trained(), 0
     else:
         chosen, weights, style_clip_skip = _make_random(chosen, vae, depth, seed, warn=not random_weights)
     wanted = replace(chosen, step_list=steps.choose(chosen.step_list, ScheduleSpec()), **changes)
@@ -140,6 +142,13 @@ def _find_preset(preset: PresetChoice) -> Preset:
     return PRESETS[preset.value]
 
 
+def _take_trained() -> WeightsSource:
+    """Return the weights that ship with the project."""
+    from live2diff_trt.export.trained_weights import TrainedWeights
+
+    return TrainedWeights()
+
+
 def _make_random(
     preset: Preset, vae: str | None, depth: str | None, seed: int, *, warn: bool
 ) -> tuple[Preset, WeightsSource, int]:
@@ -149,7 +158,7 @@ def _make_random(
     if warn:
         messages.print(f"[yellow]No weights were named: they are random (seed {seed}), and the video will be noise.[/]")
     if vae:
-        preset = replace(preset, autoencoder=RANDOM_VAES[vae])
+        preset = preset.with_autoencoder(RANDOM_VAES[vae])
     if depth:
         preset = replace(preset, depth=RANDOM_DEPTHS[depth])
     return preset, RandomWeights(seed), 0

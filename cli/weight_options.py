@@ -29,6 +29,6 @@ StyleOption = Annotated[Path | None, typer.Option(help="YAML of the public proje
 TokenizerOption = Annotated[str | None, typer.Option(help="Another tokenizer than the base's.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Contact nobody.")]
 RandomWeightsOption = Annotated[
-    bool, typer.Option("--random-weights", help="Fill the networks from --seed, without a warning.")
+    bool, typer.Option("--random-weights", help="Fill the networks from --seed: noise, but in time.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of random weights.")]

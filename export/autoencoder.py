@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
-from live2diff_trt.export.wrappers import Tensors
+from live2diff_trt.export.tensors import Tensors
 from live2diff_trt.model.weights import random_state_dict
 
 AutoencoderKind = Literal["tiny", "taesd", "kl"]
@@ -28,22 +28,28 @@ _KL: dict[str, Any] = {
     "scaling_factor": 0.18215,
 }
 _TINY: dict[str, Any] = {
-    "encoder_block_out_channels": (16,) * 4,
-    "decoder_block_out_channels": (16,) * 4,
-    "num_encoder_blocks": (1,) * 4,
-    "num_decoder_blocks": (1,) * 4,
+    "encoder_block_out_channels": (32,) * 4,
+    "decoder_block_out_channels": (32,) * 4,
+    "num_encoder_blocks": (0, 1, 2, 2),
+    "num_decoder_blocks": (3, 2, 2, 1),
+    "latent_channels": 8,
 }
 
 
 def build_autoencoder(kind: AutoencoderKind) -> Autoencoder:
     """Build an autoencoder with the configuration of its kind, on torch's default device.
 
-    ``taesd`` and ``kl`` are the published networks, ``tiny`` a TAESD of 16 channels for tests. All take pictures to
-    latents of 4 channels and an eighth of the side.
+    ``taesd`` and ``kl`` are the published networks, ``tiny`` a TAESD of 32 channels. All take pictures to
+    latents of an eighth of the side.
     """
     if kind == "kl":
         return AutoencoderKL(**_KL)
     return AutoencoderTiny(**(_TINY if kind == "tiny" else {}))
+
+
+def latent_channels(kind: AutoencoderKind) -> int:
+    """Return how many channels the latents of a kind have: the published networks' 4, or those of ``tiny``."""
+    return int(_TINY["latent_channels"]) if kind == "tiny" else 4
 
 
 def random_autoencoder(kind: AutoencoderKind, seed: int, dtype: torch.dtype) -> Autoencoder:

@@ -23,12 +23,12 @@ from transformers import (
 )
 from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
-from live2diff_trt.export.wrappers import Tensors
+from live2diff_trt.export.tensors import Tensors
 from live2diff_trt.model.weights import random_state_dict
 
 DepthKind = Literal["tiny", "dpt-hybrid", "depth-anything-small"]
 
-_SIZES: dict[DepthKind, int] = {"tiny": 64, "dpt-hybrid": 384, "depth-anything-small": 518}
+_SIZES: dict[DepthKind, int] = {"tiny": 128, "dpt-hybrid": 384, "depth-anything-small": 518}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from live2diff_trt.bundle.spec import FloatName, StreamSpec, check_size
-from live2diff_trt.export.autoencoder import AutoencoderKind
+from live2diff_trt.export.autoencoder import AutoencoderKind, latent_channels
 from live2diff_trt.export.depth import DepthKind, depth_size
 from live2diff_trt.export.tokenizer import TextKind
 from live2diff_trt.model.configuration import UNetConfiguration
@@ -29,6 +29,12 @@ class Preset:
     height: int
     step_list: tuple[int, ...] = (30, 40)
 
+    def with_autoencoder(self, kind: AutoencoderKind) -> Preset:
+        """Return the preset with another autoencoder, and a UNet for its latents."""
+        channels = latent_channels(kind)
+        unet = replace(self.unet, in_channels=channels, out_channels=channels)
+        return replace(self, autoencoder=kind, unet=unet)
+
     def spec(self) -> StreamSpec:
         """Return the stream's spec; raise SpecError where size, step list or dtype can't be had."""
         # The latent grid follows from the size only after the size was found valid: SpecError must come first.
@@ -46,13 +52,21 @@ class Preset:
 
 TINY = Preset(
     unet=UNetConfiguration(
-        block_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_channels=32, norm_groups=8
+        in_channels=8,
+        out_channels=8,
+        block_channels=(64, 64),
+        layers_per_block=1,
+        cross_attention=(True, False),
+        attention_heads=(8, 8),
+        motion=(True, False),
+        cross_attention_channels=32,
+        norm_groups=8,
     ),
     autoencoder="tiny",
     depth="tiny",
     text="tiny",
     dtype="float32",
-    width=128,
+    width=192,
     height=128,
 )
 SD15 = Preset(

@@ -13,15 +13,15 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from live2diff_trt.export.errors import ExportError
+from live2diff_trt.export.tensors import Tensors
 from live2diff_trt.export.tokenizer import CLIP_VOCABULARY, END_TOKEN, START_TOKEN, TextKind, make_tokenizer
-from live2diff_trt.export.wrappers import Tensors
 from live2diff_trt.model.weights import random_state_dict
 
 
 def build_text_encoder(kind: TextKind) -> CLIPTextModel:
     """Build a text encoder with the configuration of its kind, on torch's default device.
 
-    ``clip-vit-l`` is the text half of CLIP ViT-L/14 (768 channels); ``tiny`` has 2 layers of 32 channels for tests.
+    ``clip-vit-l`` is the text half of CLIP ViT-L/14 (768 channels); ``tiny`` has 2 layers of 32 channels.
     """
     return CLIPTextModel(_configure_clip_vit_l() if kind == "clip-vit-l" else _configure_tiny())
 

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.export.temporal_op import OnnxStreamingAttend
+from live2diff_trt.export.tensors import Tensors
 from live2diff_trt.model.temporal_attention import KeyValue, StreamingAttend, WarmUpAttend
 from live2diff_trt.model.unet import CausalUNet, Conditions
-
-Tensors = tuple[Tensor, ...]
 
 
 class _UNetGraph(nn.Module):

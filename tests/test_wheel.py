@@ -11,9 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = (
-    "bundle", "model", "export", "engine", "kernels", "runtime", "serve", "evaluation", "conformance", "cli",
-    "benchmarks",
+    "bundle", "model", "export", "engine", "kernels", "runtime", "serve", "evaluation", "conformance", "training",
+    "cli", "benchmarks",
 )  # fmt: skip
+WEIGHTS = ROOT / "training" / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,7 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
     for room in ROOMS:
         expected |= {f"live2diff_trt/{room}/{path.name}" for path in (ROOT / room).iterdir() if path.is_file()}
     expected |= {f"live2diff_trt/serve/page/{path.name}" for path in (ROOT / "serve" / "page").iterdir()}
+    expected |= {f"live2diff_trt/training/weights/{path.name}" for path in WEIGHTS.glob("*")}
     compiled = {name for name in names if name.endswith((".fatbin", ".fatbin.sha256"))}
     assert names - compiled == expected
     # Either every kernel was compiled, or, where no CUDA compiler is found, none.

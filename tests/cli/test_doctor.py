@@ -267,7 +267,7 @@ def test_no_bundle_at_all(tmp_path: Path, ada: Gpu, options: TensorRTOptions) ->
     ("change", "form", "message"),
     [
         ({"window": 12}, "whole", "a window of 12 frames"),
-        ({"heads": 1}, "split", "heads of 32, 64 channels"),
+        ({"heads": 1}, "split", "heads of 64 channels"),
         ({"heads": 1}, "whole", None),
     ],
 )

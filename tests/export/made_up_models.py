@@ -99,6 +99,7 @@ def make_autoencoder() -> AutoencoderKL:
         block_out_channels=(8,) * 3 + (16,),
         layers_per_block=1,
         norm_num_groups=4,
+        latent_channels=TINY.unet.in_channels,
     ).eval()
 
 
@@ -173,8 +174,8 @@ def write_lora(folder: Path) -> None:
 
 
 KOHYA_LAYERS = {
-    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": (32, 32),
-    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (32, 32),
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": (64, 64),
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (64, 32),
     "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj": (512, 64),
     "lora_unet_mid_block_attentions_0_proj_in": (64, 64, 1, 1),
     "lora_unet_down_blocks_1_resnets_0_conv2": (64, 64, 3, 3),
@@ -238,7 +239,7 @@ def unet_to_ldm(key: str) -> str:
     if kind == "downsamplers":
         return f"input_blocks.{(block + 1) * per_block}.0.op.{rest.removeprefix('conv.')}"
     if kind == "upsamplers":
-        behind = 2 if TINY.unet.cross_attention[LEVELS - 1 - block] else 1
+        behind = 2 if TINY.unet.cross_attention[::-1][block] else 1
         return f"output_blocks.{(block + 1) * per_block - 1}.{behind}.{rest}"
     index = block * per_block + layer
     slot = 0 if kind == "resnets" else 1

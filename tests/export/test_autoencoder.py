@@ -30,7 +30,9 @@ Sessions = tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]
 def make_spec(dtype: FloatName) -> StreamSpec:
     unused: dict[str, Any] = {"heads": 8, "kv_caches": (), "time_projections": (), "prompt_kvs": ()}
     unused |= {"depth_channels": 32, "depth_size": 64}
-    return StreamSpec(128, 64, step_list=(30,), dtype=dtype, prompt_tokens=77, text_channels=32, **unused)
+    return StreamSpec(
+        128, 64, step_list=(30,), dtype=dtype, prompt_tokens=77, text_channels=32, latent_channels=8, **unused
+    )
 
 
 def export_halves(dtype: FloatName) -> Models:
@@ -77,7 +79,7 @@ def test_graphs_equal_modules(single: Sessions, frames: int) -> None:
     (latent,) = VaeEncoderGraph(autoencoder)((picture,))
     (decoded,) = VaeDecoderGraph(autoencoder)((latent,))
 
-    assert latent.shape == (frames, 4, 8, 16)
+    assert latent.shape == (frames, 8, 8, 16)
     assert decoded.shape == picture.shape
     np.testing.assert_allclose(run(single[0], picture), latent.numpy(), atol=1e-4)
     np.testing.assert_allclose(run(single[1], latent), decoded.numpy(), atol=1e-4)

