@@ -7,13 +7,14 @@ import logging
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from typing import cast
 
 import av
 import av.error
+import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.packet import Packet
@@ -26,6 +27,9 @@ from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame
 from live2diff_trt.runtime.source_health import SourceHealth
 
 logger = logging.getLogger(__name__)
+
+Turns = Callable[[Image], Image]
+"""Gives a view of an image, uint8 [height, width, 3], upright."""
 
 DEFAULT_FRAME_RATE = Fraction(25)
 HIGHEST_FRAME_RATE = 999  # above it, a container told its clock's ticks for want of a rate
@@ -124,11 +128,15 @@ class DecodedSource(ClosedAtEnd):
 
     def _decode(self) -> Iterator[SourceFrame]:
         clock, converter = RisingClock(self._name, self.frame_rate), VideoReformatter()
+        read_turns = turns_of_picture if is_picture(self._container) else turns_of_video
         for packet in self._packets():
             for frame in self._decode_packet(packet):
                 self._examine(frame)
                 stamp = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
-                yield SourceFrame(upright_rgb(frame, converter, self.new_frame), clock.time_of(stamp))
+                turned = read_turns(frame)(_to_rgb(frame, converter))
+                image = self.new_frame(*turned.shape[:2])
+                image[:] = turned
+                yield SourceFrame(image, clock.time_of(stamp))
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         while True:
@@ -197,29 +205,45 @@ class RisingClock:
         self._repaired = True
 
 
-def upright_rgb(frame: av.VideoFrame, converter: VideoReformatter, new_frame: NewFrame) -> Image:
-    """Convert a decoded frame to uint8 RGB [height, width, 3], turned as its display matrix asks, in a new frame.
+def is_picture(container: InputContainer) -> bool:
+    """Whether a file is one picture, and no video."""
+    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+
+
+def turns_of_picture(frame: av.VideoFrame) -> Turns:
+    """Return what turns a picture upright, by quarters; a mirroring that EXIF asks for is left out.
+
+    The frame's side data is not looked at: PyAV (18.1) frees what it says of a colour profile twice, and raises
+    ValueError at EXIF, which it does not know.
+    """
+    quarters = round(frame.rotation / 90)
+    return lambda image: np.rot90(image, quarters)
+
+
+def turns_of_video(frame: av.VideoFrame) -> Turns:
+    """Return what turns and mirrors a video's frame as its display matrix asks: x' = ax + cy, y' = bx + dy."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return lambda image: image
+    a, b, _, c, d = struct.unpack("=5i", bytes(cast(Buffer, matrix))[:20])
+
+    def turn(image: Image) -> Image:
+        if abs(b) > abs(a):
+            return image.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
+        return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+    return turn
+
+
+def _to_rgb(frame: av.VideoFrame, converter: VideoReformatter) -> Image:
+    """Convert a decoded frame to uint8 RGB [height, width, 3], a view of FFmpeg's memory where PyAV can give one.
 
     ``converter`` is kept from frame to frame: setting one up takes longer than converting.
     """
     space = _colorspace(frame)
     target = None if space is None else Colorspace.DEFAULT
     rgb = converter.reformat(frame, format="rgb24", src_colorspace=space, dst_colorspace=target)
-    decoded = cast(Image, rgb.to_ndarray())  # a view of FFmpeg's memory, where PyAV can give one
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    upright = decoded if matrix is None else _turn(decoded, bytes(cast(Buffer, matrix)))
-    image = new_frame(*upright.shape[:2])
-    image[:] = upright
-    return image
-
-
-def _turn(image: Image, matrix: bytes) -> Image:
-    """Apply the quarter turns and mirrorings of a display matrix: x' = ax + cy, y' = bx + dy."""
-    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
-    if abs(b) > abs(a):
-        image = image.transpose(1, 0, 2)
-        a, d = c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return cast(Image, rgb.to_ndarray())
 
 
 def _colorspace(frame: av.VideoFrame) -> Colorspace | None:

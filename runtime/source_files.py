@@ -15,7 +15,7 @@ from av.container import InputContainer
 from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
 from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image, NewFrame, SourceFrame, empty_frame
-from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource, explained
+from live2diff_trt.runtime.source_decode import DEFAULT_FRAME_RATE, DecodedSource, explained, is_picture
 from live2diff_trt.runtime.source_health import SourceHealth
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -143,8 +143,7 @@ def _natural_order(path: Path) -> tuple[list[str | int], str]:
 
 
 def _frame_count(container: InputContainer) -> int | None:
-    is_picture = container.format.name == "image2" or container.format.name.endswith("_pipe")
-    return 1 if is_picture else container.streams.video[0].frames or None
+    return 1 if is_picture(container) else container.streams.video[0].frames or None
 
 
 def _open_file(path: Path) -> InputContainer:

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from live2diff_trt.kernels import reference
+from live2diff_trt.runtime.errors import SourceError
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.training.errors import TrainingError
 
@@ -93,17 +93,14 @@ def read_shots(origin: Origin, width: int, height: int) -> list[Frames]:
     Raises:
         TrainingError: if the file is not installed, or can't be decoded.
     """
-    import av
+    from live2diff_trt.runtime.source import FileSource
 
     path = origin.locate()
     try:
-        # Pictures carry profiles that a stream's source can't read; nothing of them is needed here.
-        with av.open(str(path)) as container:
-            images = [cast(Image, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    except av.FFmpegError as error:
-        raise TrainingError(
-            f"{path} can't be decoded ({error})", f"Install {origin.distribution} again, whole"
-        ) from error
+        with FileSource(path) as source:
+            images = [frame.image for frame in source]
+    except SourceError as error:
+        raise TrainingError(error.problem, f"Install {origin.distribution} again, whole") from error
     frames = resize_frames(images, width, height)
     return [frames[first:end] for first, end in origin.shots]
 

@@ -6,7 +6,10 @@ import functools
 import itertools
 import logging
 import struct
+import subprocess
+import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -212,6 +215,51 @@ def test_phone_videos_stand_upright(
     assert frame.image.shape == (source.height, source.width, 3)
     assert frame.image.flags.c_contiguous
     assert corners(frame.image) == expected
+
+
+def write_photo(path: Path, orientation: int) -> Path:
+    """A JPEG file as phones write it: EXIF says how it is to be turned."""
+    write_video(path, [quarters()], "mjpeg", "yuvj444p")
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    jpeg = path.read_bytes()
+    assert jpeg[:2] == b"\xff\xd8"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + jpeg[2:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [RED, GREEN, BLUE, WHITE]),
+        (6, [BLUE, RED, WHITE, GREEN]),  # a quarter turn clockwise
+        (3, [WHITE, BLUE, GREEN, RED]),
+        (8, [GREEN, WHITE, RED, BLUE]),
+    ],
+)
+def test_photos_stand_upright(tmp_path: Path, orientation: int, expected: list[tuple[int, ...]]) -> None:
+    path = write_photo(tmp_path / "photo.jpg", orientation)
+    with FileSource(path) as source:
+        (frame,) = source
+    assert (source.width, source.height) == ((64, 32) if orientation in (1, 3) else (32, 64))
+    assert corners(frame.image) == expected
+
+
+def test_a_picture_with_a_colour_profile_is_read_and_forgotten(tmp_path: Path) -> None:
+    """In a process of its own: PyAV ends one that looks at the side data of such a picture."""
+    png = encode_png(quarters())
+    profile = b"iCCP" + b"a profile\0\0" + zlib.compress(bytes(128))
+    at = 8 + 25  # behind the signature and the header
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    path = tmp_path / "profile.png"
+    path.write_bytes(png[:at] + chunk + png[at:])
+    program = (
+        "import gc, sys; from pathlib import Path; from live2diff_trt.runtime.source import FileSource\n"
+        "with FileSource(Path(sys.argv[1])) as source: (frame,) = source\n"
+        "shape = frame.image.shape; del frame, source; gc.collect(); print(*shape)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "32 64 3\n"), ended.stderr
 
 
 @pytest.mark.parametrize(("height", "space"), [(720, "ITU709"), (360, "ITU601")])
