@@ -1,4 +1,4 @@
-"""``control/…``: a run of every control but the style; how long each call took, which ticks waited, and how long.
+"""``control/…``: a run of every control; how long each call took, which ticks waited, and how long.
 
 One frame is on its way at a time, so that what a tick waits for is its own.
 """
@@ -76,7 +76,14 @@ class TimedPart:
 
 
 def time_controls(
-    results: ResultsFile, point: Point, label: Label, bundle: Path, options: BackendOptions, *, ticks: int
+    results: ResultsFile,
+    point: Point,
+    label: Label,
+    bundle: Path,
+    options: BackendOptions,
+    *,
+    ticks: int,
+    style: Path | None = None,
 ) -> None:
     """Add ``control/<part>`` for every part of the script, run on a stream of its own.
 
@@ -87,9 +94,11 @@ def time_controls(
         bundle: its folder.
         options: of the backend.
         ticks: of each part; where a stream warms up anew, so many more as it gathers.
+        style: to change to; None leaves that out.
 
     Raises:
         MeasurementError: if a frame was lost, came twice or in another order, or is black.
+        ControlError: if there is a style and the backend can't change its weights.
     """
     spec = Bundle.open(bundle, ()).spec.with_step_list(point.step_list)
     with Stream.open(
@@ -101,7 +110,7 @@ def time_controls(
         guidance_kinds=KINDS,
         options=options,
     ) as stream:
-        parts = _run_script(stream, list_parts(spec), ScriptPictures(spec.width, spec.height), ticks)
+        parts = _run_script(stream, list_parts(spec, style), ScriptPictures(spec.width, spec.height), ticks)
     for part in parts:
         _add(results, point, label, part)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 from live2diff_trt.bundle.spec import StreamSpec
@@ -47,13 +48,22 @@ def most_steps(spec: StreamSpec) -> int:
     return min(spec.steps + 1, 8)
 
 
-def list_parts(spec: StreamSpec) -> list[Part]:
-    """Return the parts in order; ``spec`` is the stream's as it begins. A new control of streams belongs here."""
+def list_parts(spec: StreamSpec, style: Path | None = None) -> list[Part]:
+    """Return the parts in order. A new control of streams belongs here.
+
+    Args:
+        spec: the stream's as it begins.
+        style: that it changes to, and back from; None: there is none to change to.
+    """
     sink, usual = spec.sink, spec.step_list
     others = tuple(max(step - 1, index) for index, step in enumerate(usual))
     more = tuple(range(20, 20 + 3 * most_steps(spec), 3))
     blend = PromptBlend({"a fox": 2, "a cat": 1})
     arc = PromptBlend({"snow": 1, "rain": 1}, interpolation="spherical")
+    restyled = [
+        Part("style", lambda stream: stream.set_style(style)),
+        Part("style_back", lambda stream: stream.set_style(None)),
+    ]
     return [
         Part("begin", lambda stream: None, frames=sink),
         Part("prompt", lambda stream: stream.set_prompt("a red fox")),
@@ -75,6 +85,7 @@ def list_parts(spec: StreamSpec) -> list[Part]:
         Part("more_steps", lambda stream: stream.set_step_list(more)),
         Part("strength", lambda stream: stream.set_strength(0.5)),
         Part("fewer_steps", lambda stream: stream.set_step_list(usual)),
+        *(restyled if style is not None else ()),
         Part("rewarm", lambda stream: stream.rewarm(), frames=sink),
         Part("watch_for_cuts", lambda stream: stream.set_rewarm_on_cut(SceneCut())),
         Part("cut", lambda stream: None, "another", frames=sink),

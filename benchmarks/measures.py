@@ -46,12 +46,14 @@ class Extent:
         samples: of each figure.
         steady_ticks: ticks in a row, of which the steadiness is told.
         clip, quality: a video, and the options that are compared on it, as ``bench_quality`` reads them.
+        style: that the run of every control changes to, if there is one.
     """
 
     samples: int = 200
     steady_ticks: int = STEADY_TICKS
     clip: Path | None = None
     quality: tuple[str, ...] = ()
+    style: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def _measure_controls(run: Run) -> None:
         if row in run.rows:
             options = onnxruntime_options(place.gpu) if row == ONNX_ROW else tensorrt_options(row, place.plans)
             label = label_of(row, place.gpu)
-            time_controls(run.results, run.point, label, place.bundle, options, ticks=run.extent.samples)
+            ticks, style = run.extent.samples, run.extent.style
+            time_controls(run.results, run.point, label, place.bundle, options, ticks=ticks, style=style)
 
 
 def _measure_unet(run: Run, opened: OpenedRows) -> None:

@@ -170,11 +170,15 @@ def controls(
     plans: PlansOption = None,
     backends: RowsOption = "onnxruntime,tensorrt-split,tensorrt-overlap",
     ticks: Annotated[int, typer.Option(min=2, help="Ticks of each part of the run.")] = 24,
+    style: Annotated[
+        Path | None,
+        typer.Option(help="A style to change to; of TensorRT's backends tensorrt-refittable alone can."),
+    ] = None,
     autoencoder: AutoencoderOption = None,
     out: OutOption = None,
 ) -> None:
-    """Use every control but the style in one run: how long each call takes, which ticks wait for it, and how long."""
-    _measure_bundle(("controls",), bundle, plans, backends, ticks, autoencoder, out)
+    """Use every control in one run: how long each call takes, which ticks wait for it, and how long."""
+    _measure_bundle(("controls",), bundle, plans, backends, ticks, autoencoder, out, style)
 
 
 @bench.command()
@@ -339,6 +343,7 @@ def _measure_bundle(
     samples: int,
     autoencoder: str | None,
     out: Path | None,
+    style: Path | None = None,
 ) -> None:
     """Measure one thing of one bundle on this machine; print what was measured, and write it where that is asked."""
     try:
@@ -354,7 +359,7 @@ def _measure_bundle(
     point = read_point(Bundle.open(bundle, ()), autoencoder)
     results = ResultsFile()
     rows = ROWS if backends is None else _split(backends)
-    measure(results, point, Place(bundle, plans, find_gpu()), rows, what, Extent(samples))
+    measure(results, point, Place(bundle, plans, find_gpu()), rows, what, Extent(samples, style=style))
     _finish(results, out)
 
 

@@ -32,10 +32,10 @@ NOT_CONTROLS = {"open", "close", "run", "flush", "spec", "guidance", "full_ahead
 
 
 @pytest.fixture(scope="module")
-def results(tiny_bundle: Path) -> ResultsFile:
+def results(tiny_bundle: Path, other_bundle: Path) -> ResultsFile:
     measured = ResultsFile()
     place = Place(tiny_bundle, None, None)
-    measure(measured, POINT, place, ("onnxruntime", "tensorrt-split"), ("controls",), Extent(TICKS))
+    measure(measured, POINT, place, ("onnxruntime", "tensorrt-split"), ("controls",), Extent(TICKS, style=other_bundle))
     return measured
 
 
@@ -43,12 +43,16 @@ def test_every_control_of_a_stream_is_used(tiny_bundle: Path) -> None:
     used = "".join(inspect.getsource(list_parts))
     controls = {name for name, _ in inspect.getmembers(Stream) if not name.startswith("_")} - NOT_CONTROLS
     assert {name for name in controls if f"stream.{name}(" not in used} == set()
-    names = [part.name for part in list_parts(Bundle.open(tiny_bundle, ()).spec)]
-    assert len(names) == len(set(names))
+    spec = Bundle.open(tiny_bundle, ()).spec
+    plain, restyled = ([part.name for part in list_parts(spec, style)] for style in (None, tiny_bundle))
+    assert len(restyled) == len(set(restyled))
+    assert [name for name in restyled if name not in plain] == ["style", "style_back"]
 
 
-def test_every_part_is_told_with_its_call_and_its_ticks(results: ResultsFile, tiny_bundle: Path) -> None:
-    parts = list_parts(Bundle.open(tiny_bundle, ()).spec)
+def test_every_part_is_told_with_its_call_and_its_ticks(
+    results: ResultsFile, tiny_bundle: Path, other_bundle: Path
+) -> None:
+    parts = list_parts(Bundle.open(tiny_bundle, ()).spec, other_bundle)
     assert [entry.name for entry in results.entries] == [f"control/{part.name}" for part in parts]
     notes = {entry.name.removeprefix("control/"): entry.notes for entry in results.entries}
     for part, entry in zip(parts, results.entries, strict=True):
