@@ -139,7 +139,7 @@ def test_a_refit_that_fails_leaves_the_old_style(
     bench: Bench, gpu: EmulatedGpu, ink: Path, monkeypatch: pytest.MonkeyPatch, form: Form, late: bool
 ) -> None:
     """Found when the style is set, or when some plans have the new weights already."""
-    name = "up_blocks.3.resnets.1.conv1.weight"
+    name = "up_blocks.1.resnets.1.conv1.weight"
     frames = pictures(16)
     expected = bench.device(run(frames), form)
     with bench.stream(form, 2, refittable=True) as stream:
@@ -238,7 +238,7 @@ def test_a_hot_refit_that_fails_leaves_the_old_style_and_a_later_one_is_right(
     def use(stream: Stream) -> list[FinishedFrame]:
         finished = give(stream, frames[:11])
         with monkeypatch.context() as patch:
-            patch.setattr(EmulatedRefitter, "refuses", ("up_blocks.3.resnets.1.conv1.weight",))
+            patch.setattr(EmulatedRefitter, "refuses", ("up_blocks.1.resnets.1.conv1.weight",))
             with pytest.raises(PlanError, match="does not take"):
                 stream.set_style(ink)
         finished += give(stream, frames[11:13])
