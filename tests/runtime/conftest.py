@@ -1,4 +1,4 @@
-"""What tests of the whole device runtime share: a bench of plans, and the emulated GPU that they run on."""
+"""What tests of whole streams share: a bench of plans, the emulated GPU that they run on, and styles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from live2diff_trt.bundle.style_delta import StyleDelta, write_style_delta
+from live2diff_trt.engine.initialisers import BundleInitialisers
+from live2diff_trt.engine.restyle import compare_bundles
 from tests.runtime.emulated_bench import Bench
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import install_emulated_gpu
@@ -23,3 +26,25 @@ def bench(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     return install_emulated_gpu(monkeypatch, bench.graphs)
+
+
+@pytest.fixture(scope="module")
+def ink(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The style of the other bundle, as a file."""
+    path = tmp_path_factory.mktemp("styles") / "ink.safetensors"
+    write_style_delta(path, _find_delta(tiny_bundle, other_bundle))
+    return path
+
+
+@pytest.fixture(scope="module")
+def few(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A style that changes only some of what the other one does."""
+    delta = _find_delta(tiny_bundle, other_bundle)
+    values = {name: -values for name, values in delta.values.items() if "mid_block" in name}
+    path = tmp_path_factory.mktemp("styles") / "few.safetensors"
+    write_style_delta(path, StyleDelta(values, delta.bundle_digest))
+    return path
+
+
+def _find_delta(bundle: Path, other: Path) -> StyleDelta:
+    return compare_bundles(BundleInitialisers.open(bundle), BundleInitialisers.open(other))

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.bundle.style_delta import StyleDelta, write_style_delta
 from live2diff_trt.engine.errors import BackendError, PlanError
 from live2diff_trt.engine.initialisers import BundleInitialisers
 from live2diff_trt.engine.plan_manifest import Form
-from live2diff_trt.engine.restyle import compare_bundles
 from live2diff_trt.runtime.cuda_session import estimate_for
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
@@ -30,26 +28,6 @@ from tests.runtime.test_stream_controls import both_forms, give, same
 
 on_and_off = pytest.mark.parametrize("overlap", [False, True])
 hot_and_cold = pytest.mark.parametrize("hot", [False, True], ids=["in place", "hot"])
-
-
-@pytest.fixture(scope="module")
-def ink(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The style of the other bundle, as a file."""
-    base = BundleInitialisers.open(tiny_bundle)
-    path = tmp_path_factory.mktemp("styles") / "ink.safetensors"
-    write_style_delta(path, compare_bundles(base, BundleInitialisers.open(other_bundle)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def few(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A style that changes only some of what the other one does."""
-    base = BundleInitialisers.open(tiny_bundle)
-    delta = compare_bundles(base, BundleInitialisers.open(other_bundle))
-    values = {name: -values for name, values in delta.values.items() if "mid_block" in name}
-    path = tmp_path_factory.mktemp("styles") / "few.safetensors"
-    write_style_delta(path, StyleDelta(values, base.bundle.digest))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,8 @@ import pytest
 
 from live2diff_trt.bundle.errors import BundleError, RestyleError
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.bundle.style_delta import StyleDelta, write_style_delta
 from live2diff_trt.engine.errors import BackendError
-from live2diff_trt.engine.initialisers import BundleInitialisers
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
-from live2diff_trt.engine.restyle import compare_bundles
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
@@ -29,26 +26,6 @@ from tests.runtime.test_step_changes import stream_anew
 from tests.runtime.test_stream_controls import give, same
 
 OPTIONS = OnnxRuntimeOptions(threads=1)
-
-
-@pytest.fixture(scope="module")
-def ink(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The style of the other bundle, as a file."""
-    base = BundleInitialisers.open(tiny_bundle)
-    path = tmp_path_factory.mktemp("styles") / "ink.safetensors"
-    write_style_delta(path, compare_bundles(base, BundleInitialisers.open(other_bundle)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def few(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A style that changes only some of what the other one does."""
-    base = BundleInitialisers.open(tiny_bundle)
-    delta = compare_bundles(base, BundleInitialisers.open(other_bundle))
-    values = {name: -values for name, values in delta.values.items() if "down_blocks" in name}
-    path = tmp_path_factory.mktemp("styles") / "few.safetensors"
-    write_style_delta(path, StyleDelta(values, base.bundle.digest))
-    return path
 
 
 def open_host(bundle: Path, guidance: Guidance = NO_GUIDANCE) -> HostPipeline:

@@ -12,13 +12,10 @@ import pytest
 
 from live2diff_trt import Stream
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.bundle.style_delta import write_style_delta
 from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.errors import PlanBuildError
 from live2diff_trt.engine.flavour import choose_flavour
-from live2diff_trt.engine.initialisers import BundleInitialisers
 from live2diff_trt.engine.plan_manifest import Form
-from live2diff_trt.engine.restyle import compare_bundles
 from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
@@ -52,15 +49,6 @@ def plans(tiny_bundle: Path, other_bundle: Path, plans_root: Path, request: pyte
         pytest.skip(f"{flavour.name} {flavour.version} can't build refittable plans here: {error.problem}")
     build_plans(Bundle.open(other_bundle), flavour, PlanStore(plans_root), options)
     return plans_root
-
-
-@pytest.fixture(scope="module")
-def ink(tiny_bundle: Path, other_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The style of the other bundle, as a file."""
-    path = tmp_path_factory.mktemp("styles") / "ink.safetensors"
-    delta = compare_bundles(BundleInitialisers.open(tiny_bundle), BundleInitialisers.open(other_bundle))
-    write_style_delta(path, delta)
-    return path
 
 
 def pictures(count: int) -> list[Image]:
