@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from live2diff_trt.bundle.manifest import Bundle
+from pathlib import Path
+
+from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
@@ -12,6 +14,12 @@ from live2diff_trt.runtime.pipeline import Pipeline
 from live2diff_trt.runtime.stream_rows import StreamRoom
 
 BackendOptions = OnnxRuntimeOptions | TensorRTOptions
+
+
+def open_bundle(folder: str | Path, options: BackendOptions) -> Bundle:
+    """Open a bundle, and verify what its backend will read: raises as ``Bundle.open`` does."""
+    # Plans carry the weights already: of the bundle they need the tokenizer alone.
+    return Bundle.open(folder, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
 
 
 def open_pipeline(

@@ -7,13 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
+from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.schedule import check_max_steps
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.backend import BackendOptions, open_pipeline
+from live2diff_trt.runtime.backend import BackendOptions, open_bundle, open_pipeline
 from live2diff_trt.runtime.host_memory_estimate import estimate_host_stream
 from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.pipeline import Pipeline
@@ -72,7 +72,7 @@ def open_shared_engine(
     Raises:
         BundleError, SpecError, BackendError, PlanStoreError, DeviceMemoryError: as ``Stream.open`` does.
     """
-    bundle = Bundle.open(folder, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
+    bundle = open_bundle(folder, options)
     spec = bundle.spec if step_list is None else bundle.spec.with_step_list(step_list)
     max_steps = max(max_steps, spec.steps)
     check_max_steps(max_steps, spec.steps)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
-from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
+from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.schedule import check_max_steps
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
-from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.backend import BackendOptions, open_pipeline
+from live2diff_trt.runtime.backend import BackendOptions, open_bundle, open_pipeline
 from live2diff_trt.runtime.clip import Clip
 from live2diff_trt.runtime.delivery import Arrival, DeliveryQueue
 from live2diff_trt.runtime.errors import ControlError, FrameError, StreamClosedError
@@ -110,14 +109,14 @@ class Stream(ClosedAtEnd):
             PlanStoreError: if TensorRT's plans are missing, damaged, or not this machine's.
             DeviceMemoryError: if the GPU has too little free memory; nothing was allocated then.
         """
-        # Plans carry the weights already: of the bundle they need the tokenizer alone.
-        opened = Bundle.open(bundle, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
+        options = options or OnnxRuntimeOptions()
+        opened = open_bundle(bundle, options)
         spec = opened.spec if step_list is None else opened.spec.with_step_list(step_list)
         max_steps = spec.steps if max_steps is None else max_steps
         check_max_steps(max_steps, spec.steps)
         guidance = check_guidance(guidance)
         room = StreamRoom.of(max_steps, (guidance.kind, *guidance_kinds))
-        pipeline = open_pipeline(opened, spec, options or OnnxRuntimeOptions(), seed, guidance, room=room)
+        pipeline = open_pipeline(opened, spec, options, seed, guidance, room=room)
         stream = cls(pipeline, seed=seed, bundle=opened)
         try:
             stream.set_style(style)

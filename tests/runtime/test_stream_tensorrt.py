@@ -42,12 +42,17 @@ def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plans(tiny_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
     """Plans for two rows, of the form that a test is for, or split; built for the first that wants them."""
-    call = getattr(request.node, "callspec", None)
-    form: Form = "split" if call is None else call.params.get("form", "split")
+    form = form_of(request)
     gpu = require_gpu(0).compute_capability
     flavour, _ = choose_flavour("auto", gpu)
     build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(plans_root), BuildOptions(gpu, gpu, form, rows=2))
     return plans_root
+
+
+def form_of(request: pytest.FixtureRequest) -> Form:
+    """Return the form of plans that a test is for; split, if it says nothing of it."""
+    call = getattr(request.node, "callspec", None)
+    return "split" if call is None else call.params.get("form", "split")
 
 
 def pictures(count: int, size: tuple[int, int] = (60, 80)) -> list[Image]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from live2diff_trt import Stream
@@ -21,6 +20,7 @@ from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.stream_rows import StreamRoom
+from tests.runtime.test_stream_tensorrt import differences, form_of, pictures
 
 pytestmark = pytest.mark.gpu
 
@@ -38,8 +38,7 @@ def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plans(tiny_bundle: Path, other_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
     """Refittable plans for two rows, of the form that a test is for, or split, and plain ones of the other bundle."""
-    call = getattr(request.node, "callspec", None)
-    form: Form = "split" if call is None else call.params.get("form", "split")
+    form = form_of(request)
     gpu = require_gpu(0).compute_capability
     flavour, _ = choose_flavour("auto", gpu)
     options = BuildOptions(gpu, gpu, form, rows=2)
@@ -49,15 +48,6 @@ def plans(tiny_bundle: Path, other_bundle: Path, plans_root: Path, request: pyte
         pytest.skip(f"{flavour.name} {flavour.version} can't build refittable plans here: {error.problem}")
     build_plans(Bundle.open(other_bundle), flavour, PlanStore(plans_root), options)
     return plans_root
-
-
-def pictures(count: int) -> list[Image]:
-    generator = np.random.default_rng(0)
-    return [generator.integers(0, 256, (60, 80, 3), np.uint8) for _ in range(count)]
-
-
-def differences(found: list[FinishedFrame], wanted: list[FinishedFrame]) -> list[float]:
-    return [float(np.abs(a.image.astype(int) - b.image.astype(int)).mean()) for a, b in zip(found, wanted, strict=True)]
 
 
 def refittable(plans: Path, form: Form, hot: bool, **others: Any) -> TensorRTOptions:
