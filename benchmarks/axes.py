@@ -79,12 +79,12 @@ def tabulate_axis(results: Results, axis: Axis) -> str:
     return write_columns(
         {
             "point": [_describe(axis, stream) for stream in axis.streams],
-            "UNet: ours ms": [_show(duel.ours) for duel in ticks],
-            "UNet: PyTorch ms": [_show(duel.theirs) for duel in ticks],
+            "UNet: ours ms": [show_time(duel.ours) for duel in ticks],
+            "UNet: PyTorch ms": [show_time(duel.theirs) for duel in ticks],
             "UNet: × of the limit": [_times_of_limit(duel) for duel in ticks],
             "UNet: faster": [_name_faster(duel) for duel in ticks],
-            "frames: our FPS": [_show_rate(duel.ours) for duel in frames],
-            "frames: PyTorch's FPS": [_show_rate(duel.theirs) for duel in frames],
+            "frames: our FPS": [show_rate(duel.ours) for duel in frames],
+            "frames: PyTorch's FPS": [show_rate(duel.theirs) for duel in frames],
             "frames: × of the limit": [_times_of_limit(duel) for duel in frames],
             "frames: faster": [_name_faster(duel) for duel in frames],
         }
@@ -126,11 +126,13 @@ def _name_faster(duel: Duel) -> str:
     return f"{'ONNX Runtime' if duel.ours.entry.backend == 'onnxruntime' else 'TensorRT'}, {100 * (ratio - 1):.0f} %"
 
 
-def _show(timed: Timed | None) -> str:
+def show_time(timed: Timed | None) -> str:
+    """Return a time in milliseconds; nothing if it was not measured."""
     return "" if timed is None else show_ms(timed.p50_ms)
 
 
-def _show_rate(timed: Timed | None) -> str:
+def show_rate(timed: Timed | None) -> str:
+    """Return how many a second; nothing if it was not measured."""
     return "" if timed is None else f"{1000 / timed.p50_ms:.1f}"
 
 

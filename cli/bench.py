@@ -321,9 +321,13 @@ def page(
     speed_log: Annotated[Path, typer.Option(help="JSON file of what was tried for speed, shown too.")] = Path(
         "benchmarks/speed_log.json"
     ),
+    readme: Annotated[
+        Path | None, typer.Option(help="File with a place for a table of the newest of these results, written too.")
+    ] = None,
 ) -> None:
     """Write performance.md and its plots from the newest results of each machine. Run it in the repository's root."""
     from live2diff_trt.benchmarks.performance_page import find_newest, keep_newest, write_page
+    from live2diff_trt.benchmarks.readme_table import write_readme
     from live2diff_trt.benchmarks.results_file import read_results
     from live2diff_trt.benchmarks.speed_log import read_speed_log
 
@@ -332,6 +336,8 @@ def page(
         written = write_page(found, read_speed_log(speed_log), docs)
     except ImportError as error:
         raise _missing(error, "bench") from error
+    if readme is not None:
+        write_readme(found, readme)
     output.print(str(written), soft_wrap=True, highlight=False)
 
 

@@ -24,7 +24,7 @@ from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.tick_graphs import GraphsOfRows
+from live2diff_trt.runtime.tick_graphs import GraphsOfRows, TickGraphs
 from live2diff_trt.runtime.unet_session import UNetSession
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ class CudaPipeline:
         self._batch = StreamBatch(spec.steps)
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
         # so no lane has to; graphs run only behind warm-up's fork.
-        for kind in sorted(room.kinds):
-            rows = StreamRows(spec.steps, kind)
+        of_kinds = [StreamRows(spec.steps, kind) for kind in sorted(room.kinds)]
+        for rows in of_kinds:
             for tick in (parts.tick, *(() if parts.spare is None else (parts.spare.tick,))):
                 tick.with_rows(rows).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
-        self._graphs = self._capture()
+        self._graphs = GraphsOfRows(self._rows, {rows: self._capture(rows) for rows in of_kinds})
         self._styled: StyledWeights | None = None
         self._is_warm = False
         self._closed = False
@@ -161,7 +161,7 @@ class CudaPipeline:
         """Capture the ticks of other rows, while frames are on their way: nothing runs, and nothing is waited for."""
         self._make_current()
         rows = StreamRows(len(step_list), kind)
-        self._graphs.prepare(rows, lambda: self.parts.tick.with_rows(rows).capture(self.parts.memory))
+        self._graphs.prepare(rows, lambda: self._capture(rows))
 
     def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
         """Go on with rows that were prepared, warmed up from the newest frames. Waits for the device."""
@@ -204,7 +204,7 @@ class CudaPipeline:
         spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
-        return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, graphs))
+        return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, {rows: graphs}))
 
     def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfRows) -> None:
         """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
@@ -225,11 +225,11 @@ class CudaPipeline:
             parts.weights.exchange(weights, parts.memory.stream)
         except BaseException:
             parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
-            self._graphs = self._capture()
+            self._capture_rows_in_effect()
             raise
         parts.tick.rehearse(parts.memory.stream)
         parts.memory.stream.sync()
-        self._graphs = self._capture()
+        self._capture_rows_in_effect()
         self._go_on_with(weights)
 
     def _go_on_with(self, weights: StyledWeights) -> None:
@@ -238,8 +238,11 @@ class CudaPipeline:
         self._negative_prompt = None  # it was encoded by another text encoder
         self._styled = weights
 
-    def _capture(self) -> GraphsOfRows:
-        return GraphsOfRows(self._rows, self.parts.tick.capture(self.parts.memory))
+    def _capture_rows_in_effect(self) -> None:
+        self._graphs = GraphsOfRows(self._rows, {self._rows: self._capture(self._rows)})
+
+    def _capture(self, rows: StreamRows) -> TickGraphs:
+        return self.parts.tick.with_rows(rows).capture(self.parts.memory)
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale, delta or negative prompt, from the next tick on. Nothing is waited for."""

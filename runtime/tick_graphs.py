@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cuda.core import Stream
@@ -90,16 +90,17 @@ class TickGraphs:
 
 
 class GraphsOfRows:
-    """The graphs of the rows that are in effect, and those of others that may follow them. Owner of both.
+    """The graphs of the rows that are in effect, and those of others that may follow them. Owner of all.
 
     Args:
-        rows: of the UNet.
-        graphs: captured for them.
+        rows: of the UNet, that are in effect.
+        captured: the graphs of these rows, and of others that stay ready as long.
     """
 
-    def __init__(self, rows: StreamRows, graphs: TickGraphs) -> None:
+    def __init__(self, rows: StreamRows, captured: Mapping[StreamRows, TickGraphs]) -> None:
         self._rows = rows
-        self._graphs = {rows: graphs}
+        self._graphs = dict(captured)
+        self._stay = frozenset(captured)
 
     def prepare(self, rows: StreamRows, capture: Callable[[], TickGraphs]) -> None:
         """Have graphs for other rows, in place of those that were prepared before; capture them unless they are there.
@@ -109,7 +110,7 @@ class GraphsOfRows:
         if rows in self._graphs:
             return
         graphs = capture()
-        for other in set(self._graphs) - {self._rows}:
+        for other in self._graphs.keys() - self._stay - {self._rows}:
             self._graphs.pop(other).close()
         self._graphs[rows] = graphs
 
