@@ -7,11 +7,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from live2diff_trt import __version__
+from live2diff_trt.bundle.json_file import write_json
 
 _DISTRIBUTIONS = (
     "cuda-bindings",
@@ -54,6 +56,16 @@ def read_clocks() -> dict[str, str] | None:
 def command_line() -> str:
     """Return the command that is running; of absolute paths only the last part is kept."""
     return " ".join(["python", *(_without_folders(argument) for argument in sys.orig_argv[1:])])
+
+
+def today() -> str:
+    """Return the date, UTC, as in 2026-01-31."""
+    return datetime.now(timezone.utc).date().isoformat()
+
+
+def write_record(path: Path, **found: Any) -> None:
+    """Write what a command found to a JSON file, with the command, the machine and the date."""
+    write_json(path, {"command": command_line(), "machine": {**describe_machine(), "date": today()}, **found})
 
 
 def _query_gpu(properties: dict[str, str]) -> dict[str, str] | None:

@@ -7,12 +7,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from live2diff_trt.benchmarks.point import Point
-from live2diff_trt.benchmarks.record import command_line, describe_machine, read_clocks
+from live2diff_trt.benchmarks.record import command_line, describe_machine, read_clocks, today
 from live2diff_trt.benchmarks.timing import MeasurementError, percentiles
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.json_file import write_json
@@ -205,7 +204,7 @@ class ResultsFile:
         self.entries: list[Entry] = []
         self.not_run: dict[str, str] = {}
         self._machine = describe_machine()
-        self._date = datetime.now(timezone.utc).date().isoformat()
+        self._date = today()
         self._clocks_before = read_clocks()
 
     @property

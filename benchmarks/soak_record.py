@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from live2diff_trt.benchmarks.record import command_line, describe_machine
+from live2diff_trt.benchmarks.record import describe_machine, today, write_record
 from live2diff_trt.benchmarks.results_file import device_name
 from live2diff_trt.benchmarks.soak import Soak
-from live2diff_trt.bundle.json_file import write_json
 from live2diff_trt.bundle.spec import StreamSpec
 
 
 def write_soak(path: Path, found: Soak, spec: StreamSpec) -> None:
     """Write every sample to a JSON file, with the machine, the stream and the command."""
     stream = {"size": f"{spec.width}x{spec.height}", "steps": spec.steps, "dtype": spec.dtype}
-    machine = {**describe_machine(), "date": _today()}
-    write_json(path, {"command": command_line(), "machine": machine, "stream": stream, "soak": found.to_json()})
+    write_record(path, stream=stream, soak=found.to_json())
 
 
 def draw_soak(found: Soak, spec: StreamSpec, limit_mb: float) -> Figure:
@@ -40,10 +37,6 @@ def draw_soak(found: Soak, spec: StreamSpec, limit_mb: float) -> Figure:
     axes.legend(frameon=False, loc="lower right")
     frames = found.samples[-1].frames
     figure.suptitle(f"{frames:,} frames of the test pattern: {found.growth_mb:+.1f} MB", fontsize=12)
-    where = f"{device_name(describe_machine())}, {spec.width}x{spec.height}, T = {spec.steps}, {_today()}"
+    where = f"{device_name(describe_machine())}, {spec.width}x{spec.height}, T = {spec.steps}, {today()}"
     figure.supxlabel(where, fontsize=7, color="#555555")
     return figure
-
-
-def _today() -> str:
-    return datetime.now(timezone.utc).date().isoformat()

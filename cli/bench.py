@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -281,6 +282,32 @@ def soak(
         save_plot(draw_soak(found, spec, limit), plot)
     if found.growth_mb > limit:
         raise typer.Exit(1)
+
+
+@bench.command()
+def visits(
+    server: Annotated[str, typer.Argument(help="Address of a server that runs, as in http://127.0.0.1:8000.")],
+    visitors: Annotated[int, typer.Option(min=1, help="How many are there at once.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long they stay, once all have pictures.")] = 20.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Frames that each sends a second.")] = 30.0,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the frames they send.")] = "640x480",
+    token: Annotated[str | None, typer.Option(help="What the server wants.", envvar="LIVE2DIFF_TOKEN")] = None,
+    record: Annotated[Path | None, typer.Option(help="JSON file for every latency.")] = None,
+) -> None:
+    """Visit a page that `serve` runs, by WebSocket and JPEG: how many pictures a second come back, and how late."""
+    try:
+        from live2diff_trt.benchmarks.record import write_record
+        from live2diff_trt.benchmarks.visits import visit_together
+    except ImportError as error:
+        raise _missing(error, "bench,serve") from error
+    found = visit_together(server, visitors=visitors, seconds=seconds, rate=rate, size=read_size(size), token=token)
+    table = Table("visitor", "frames sent a second", "pictures a second", "latency p50, ms", "p99, ms")
+    for index, one in enumerate(found):
+        rates = (one.sent / one.seconds, one.fps, one.percentile_ms(50), one.percentile_ms(99))
+        table.add_row(str(index + 1), *(f"{figure:.1f}" for figure in rates))
+    output.print(table)
+    if record is not None:
+        write_record(record, visits=[asdict(one) for one in found])
 
 
 @bench.command()
