@@ -18,7 +18,6 @@ from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
-from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
@@ -37,7 +36,6 @@ class SessionParts:
 
     Attributes:
         unet: plans, kernels, ring, conditions and all device memory.
-        weights: that plans and kernels hold.
         lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
@@ -48,7 +46,6 @@ class SessionParts:
     """
 
     unet: UNetSession
-    weights: PlanWeights
     lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
@@ -59,10 +56,8 @@ class SessionParts:
 
     def with_styled(self, styled: StyledParts) -> SessionParts:
         """Return the same parts with another set in use; the one that was is the spare then."""
-        spare = StyledParts(self.unet, self.weights, self.stages, self.tick)
-        return replace(
-            self, unet=styled.unet, weights=styled.weights, stages=styled.stages, tick=styled.tick, spare=spare
-        )
+        spare = StyledParts(self.unet, self.stages, self.tick)
+        return replace(self, unet=styled.unet, stages=styled.stages, tick=styled.tick, spare=spare)
 
     @property
     def memory(self) -> DeviceMemory:
@@ -74,6 +69,8 @@ class SessionParts:
         self.memory.device.set_current()
         self.lanes.sync()
         self.exchange.close()
+        if self.spare is not None:
+            self.spare.unet.close_plans()
         self.unet.close()
 
 
@@ -198,10 +195,11 @@ class CudaPipeline:
         self._make_current()
         spare = self.parts.spare
         if spare is None:
-            self.parts.weights.check(weights)
+            self.parts.unet.opened.weights.check(weights)
             return lambda: self._refit_in_place(weights)
-        spare.weights.check(weights)
-        spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
+        refitting = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
+        spare.unet.opened.weights.check(weights)
+        spare.unet.opened.weights.exchange(weights, refitting)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
         return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, graphs))
@@ -219,12 +217,13 @@ class CudaPipeline:
         """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
         self._make_current()
         parts = self.parts
+        held = parts.unet.opened.weights
         parts.lanes.sync()
         self._graphs.close()  # a graph that was captured before a refit must not be launched after it
         try:
-            parts.weights.exchange(weights, parts.memory.stream)
+            held.exchange(weights, parts.memory.stream)
         except BaseException:
-            parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
+            held.exchange(self._styled or weights.without_style(), parts.memory.stream)
             self._graphs = self._capture()
             raise
         parts.tick.rehearse(parts.memory.stream)

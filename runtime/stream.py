@@ -129,6 +129,19 @@ class Stream(ClosedAtEnd):
             raise
         return stream
 
+    @classmethod
+    def begin(cls, pipeline: Pipeline, prompt: str | PromptBlend, seed: int) -> Stream:
+        """Make a stream of a pipeline that draws its noise with ``seed``; raise ControlError, and close it, if the
+        prompt is none.
+        """
+        stream = cls(pipeline, seed=seed)
+        try:
+            stream.set_prompt(prompt)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
     @property
     def spec(self) -> StreamSpec:
         """The stream's size, dtype, and the steps in effect: those of the last frame that was taken."""

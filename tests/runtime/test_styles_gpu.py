@@ -123,6 +123,9 @@ def test_the_spare_plans_are_in_the_estimate(tiny_bundle: Path, plans: Path, for
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, options=options) as stream:
         estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(bundle.spec.steps))
-        allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
+        parts = stream._pipeline.parts  # type: ignore[attr-defined]
+        own = dict(parts.memory.allocated)
+        shared = [session.opened.memory.allocated for session in (parts.unet, parts.spare.unet)]
     assert estimate is not None
-    assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
+    assert own == estimate.own
+    assert sum(sum(one.values()) for one in shared) == sum(estimate.shared.values()) - estimate.shared["weights"]
