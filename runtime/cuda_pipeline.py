@@ -17,17 +17,22 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.opened_plans import OpenedPlans
 from live2diff_trt.runtime.pipeline import Pending, Submitted
 from live2diff_trt.runtime.prompt import PromptTokenizer
-from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.styled_parts import StyledParts, close_styled, open_styled
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.tick_graphs import GraphsOfRows
 from live2diff_trt.runtime.unet_session import UNetSession
 
 if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
+
+
+FindPlans = Callable[["StyledWeights"], OpenedPlans]
+"""Returns plans that hold a style's weights."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,17 @@ class CudaPipeline:
     """
 
     def __init__(
-        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
+        self,
+        parts: SessionParts,
+        spec: StreamSpec,
+        seed: int,
+        guidance: Guidance = NO_GUIDANCE,
+        *,
+        room: StreamRoom,
+        find_plans: FindPlans | None = None,
     ) -> None:
+        self._find_plans = find_plans
+        self._prepared: StyledParts | None = None  # contexts of shared plans that are not in use yet
         self.spec = spec
         self.room = room
         self.parts = parts
@@ -190,9 +204,16 @@ class CudaPipeline:
     def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
         """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
 
-        Without spare plans, verify that those in use can take other weights, and return what refits them.
+        Without spare plans, verify that those in use can take other weights, and return what refits them. Where streams
+        share plans of each style, make contexts of those, and return what goes on with them.
         """
         self._make_current()
+        if self._find_plans is not None:
+            parts = self.parts
+            prepared = open_styled(StyledParts(parts.unet, parts.stages, parts.tick), self._find_plans(weights))
+            self._drop_prepared()  # not before these are there: where they fail, those before may still be taken
+            self._prepared = prepared
+            return lambda: self._change_plans(prepared, weights)
         spare = self.parts.spare
         if spare is None:
             self.parts.unet.opened.weights.check(weights)
@@ -230,6 +251,27 @@ class CudaPipeline:
         parts.memory.stream.sync()
         self._graphs = self._capture()
         self._go_on_with(weights)
+
+    def _change_plans(self, styled: StyledParts, weights: StyledWeights) -> None:
+        """Go on with contexts of other plans; those of the plans in use until now are closed. The stream waits."""
+        self._make_current()
+        parts = self.parts
+        parts.lanes.sync()
+        tick = styled.tick.with_rows(self._rows)
+        tick.rehearse(parts.memory.stream)
+        parts.memory.stream.sync()
+        graphs = GraphsOfRows(self._rows, tick.capture(parts.memory))
+        self._graphs.close()
+        self._graphs = graphs
+        self.parts = replace(parts, unet=styled.unet, stages=styled.stages, tick=tick)
+        self._prepared = None
+        close_styled(parts.unet)
+        self._go_on_with(weights)
+
+    def _drop_prepared(self) -> None:
+        if self._prepared is not None:
+            close_styled(self._prepared.unet)
+            self._prepared = None
 
     def _go_on_with(self, weights: StyledWeights) -> None:
         tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
@@ -314,7 +356,9 @@ class CudaPipeline:
         """Free everything on the device; closing twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._make_current()
             self._graphs.close()
+            self._drop_prepared()
             self.parts.close()
 
     def _make_current(self) -> None:

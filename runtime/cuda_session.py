@@ -20,7 +20,7 @@ from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.kernels.tick_parameters import SINK, WINDOW
-from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
+from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, FindPlans, SessionParts
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_guidance import DeviceGuidance
 from live2diff_trt.runtime.device_memory_use import free_memory, has_context
@@ -31,8 +31,8 @@ from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_sessi
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.opened_plans import OpenedPlans, know_plans, load_plans
 from live2diff_trt.runtime.prompt import PromptTokenizer
-from live2diff_trt.runtime.spare_style import StyledParts, open_styled
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.styled_parts import StyledParts, open_styled
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.unet_session import UNetSession, open_unet
 
@@ -81,9 +81,25 @@ def find_plans(bundle: Bundle, rows: StreamRows, options: TensorRTOptions) -> tu
 
 
 def open_plans(
-    spec: StreamSpec, stored: StoredPlans, flavour: Flavour, gpu: Gpu, options: TensorRTOptions, *, room: StreamRoom
+    spec: StreamSpec,
+    stored: StoredPlans,
+    flavour: Flavour,
+    gpu: Gpu,
+    options: TensorRTOptions,
+    *,
+    room: StreamRoom,
+    styles: int = 0,
 ) -> OpenedPlans:
     """Load plans that were verified, if a stream on them fits beside them. The first time, they are measured as well.
+
+    Args:
+        spec: of the stream.
+        stored: the plans.
+        flavour: what they were built with.
+        gpu: this one.
+        options: of the stream.
+        room: for what it may be changed to.
+        styles: how many sets of other weights are to be loaded apart, beside these.
 
     Raises:
         DeviceMemoryError: if they would not fit; nothing was allocated then.
@@ -96,7 +112,7 @@ def open_plans(
     free_before = None if has_context(options.device) else free_memory(options.device)
     Device(options.device).set_current()
     measured = know_plans(stored, flavour, facts, options.device)
-    estimate = _estimate(spec, stored, measured, options, room)
+    estimate = _estimate(spec, stored, measured, options, room, styles)
     estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
     started = time.perf_counter()
@@ -116,6 +132,7 @@ def open_session(
     *,
     room: StreamRoom,
     tokenizer: PromptTokenizer | None = None,
+    find_plans: FindPlans | None = None,
 ) -> CudaPipeline:
     """Open a stream on plans that are loaded, and hold them. Several threads may do so at once.
 
@@ -128,6 +145,7 @@ def open_session(
         guidance: of the first frames.
         room: for what it may be changed to.
         tokenizer: the bundle's, if others have it too; None: this stream reads its own.
+        find_plans: returns plans that hold other weights, which streams share; None: those of ``opened`` are refitted.
 
     Raises:
         DeviceMemoryError: if what it takes beside the plans would not fit; nothing was allocated then.
@@ -143,7 +161,7 @@ def open_session(
         parts = _surround(unet, tokenizer or PromptTokenizer(bundle), spec, options, room)
         opening.pop_all()
         opening.callback(parts.close)
-        pipeline = CudaPipeline(parts, spec, seed, guidance, room=room)
+        pipeline = CudaPipeline(parts, spec, seed, guidance, room=room, find_plans=find_plans)
         opening.pop_all()  # from here on the pipeline closes them
     logger.info("opened a stream in %.1f s", time.perf_counter() - started)
     _keep_overhead(opened, estimate)
@@ -198,10 +216,15 @@ def estimate_stream(
 
 
 def _estimate(
-    spec: StreamSpec, stored: StoredPlans, measured: Mapping[str, Any], options: TensorRTOptions, room: StreamRoom
+    spec: StreamSpec,
+    stored: StoredPlans,
+    measured: Mapping[str, Any],
+    options: TensorRTOptions,
+    room: StreamRoom,
+    styles: int = 0,
 ) -> MemoryEstimate:
-    overlap, hot_restyle = options.overlap, options.hot_restyle
-    return estimate_session(spec, stored, measured, room=room, overlap=overlap, hot_restyle=hot_restyle)
+    weight_sets = 1 + styles + options.hot_restyle
+    return estimate_session(spec, stored, measured, room=room, overlap=options.overlap, weight_sets=weight_sets)
 
 
 def require_gpu(device_id: int) -> Gpu:

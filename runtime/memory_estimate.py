@@ -90,7 +90,7 @@ def estimate_session(
     *,
     room: StreamRoom,
     overlap: bool,
-    hot_restyle: bool = False,
+    weight_sets: int = 1,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -100,15 +100,15 @@ def estimate_session(
         measured: what the first opening on this GPU found out about them.
         room: for how many steps, and which kinds of guidance.
         overlap: whether each lane has scratch memory of its own.
-        hot_restyle: whether what a style replaces is there twice.
+        weight_sets: how many times what a style replaces is there.
     """
     rows = stored.manifest.key.rows
     in_chunks = whole_chunks(room.unet_rows, rows)
     warm_up_rows = rows if stored.split is not None else spec.sink
     shared = {"weights": sum(measured["weight_bytes"].values()), **_constant_parts(spec, stored)}
-    if hot_restyle:
-        styled = sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
-        shared = {purpose: size + (styled if purpose == "weights" else size) for purpose, size in shared.items()}
+    styled = sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
+    for purpose, size in shared.items():
+        shared[purpose] = size + (weight_sets - 1) * (styled if purpose == "weights" else size)
     own = {
         "scratch": sum(lane_scratch(measured, overlap=overlap).values()),
         "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,

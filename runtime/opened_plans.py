@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
+from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.gpu_facts import GpuFacts
 from live2diff_trt.engine.plan import LoadedPlan, Plan, PlanRuntime
@@ -93,6 +94,7 @@ class OpenedPlans(ClosedAtEnd):
         self._plans = plans
         self._owned = owned
         self._holders = 0
+        self._is_closed = False
         self._counting = Lock()
         self._held_by_opener = self.hold()
 
@@ -112,8 +114,10 @@ class OpenedPlans(ClosedAtEnd):
         return self.memory.device_id
 
     def hold(self) -> ExitStack:
-        """Keep everything open until what is returned is closed."""
+        """Keep everything open until what is returned is closed; raise PlanError if nobody holds it any more."""
         with self._counting:
+            if self._is_closed:
+                raise PlanError("these plans were closed", "Open them again")
             self._holders += 1
         held = ExitStack()
         held.callback(self._let_go)
@@ -179,7 +183,7 @@ class OpenedPlans(ClosedAtEnd):
     def _let_go(self) -> None:
         with self._counting:
             self._holders -= 1
-            is_last = not self._holders
+            self._is_closed = is_last = not self._holders
         if is_last:
             self.memory.device.set_current()
             self._owned.close()

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.errors import BackendError, PlanError
 from live2diff_trt.engine.initialisers import BundleInitialisers
-from live2diff_trt.engine.plan_manifest import Form
+from live2diff_trt.engine.plan_manifest import KEPT_PLANS, Form
 from live2diff_trt.engine.restyle import StyledWeights, load_style
-from live2diff_trt.runtime.cuda_engine import CudaEngine
 from live2diff_trt.runtime.errors import ControlError, DeviceMemoryError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.shared_engine import SharedEngine, open_shared_engine
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import PROMPT, STEP_LISTS, Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
@@ -30,15 +30,15 @@ on_and_off = pytest.mark.parametrize("overlap", [False, True])
 
 
 def open_engine(
-    bench: Bench, form: Form = "split", *, max_steps: int = 2, overlap: bool = False, refittable: bool = False
-) -> CudaEngine:
-    bundle = Bundle.open(bench.bundle)
-    options = bench.options(form, 2, overlap=overlap, refittable=refittable)
-    return CudaEngine(bundle, bundle.spec.with_step_list(STEP_LISTS[2]), options, max_steps)
+    bench: Bench, form: Form = "split", *, max_steps: int = 2, styles: Mapping[str, Path] | None = None, **options: Any
+) -> SharedEngine:
+    options = {"overlap": False, "refittable": styles is not None, **options}
+    chosen = bench.options(form, 2, **options)
+    return open_shared_engine(bench.bundle, chosen, step_list=STEP_LISTS[2], max_steps=max_steps, styles=styles)
 
 
 @pytest.fixture
-def engine(bench: Bench, gpu: EmulatedGpu) -> Iterator[CudaEngine]:
+def engine(bench: Bench, gpu: EmulatedGpu) -> Iterator[SharedEngine]:
     with closing(open_engine(bench)) as engine:
         yield engine
 
@@ -165,7 +165,7 @@ def test_a_stream_takes_what_was_estimated_and_gives_it_back(
     assert all(0 <= size - engine.stream_bytes < 20 * GRAIN_BYTES for size in sizes)
 
 
-def test_memory_is_asked_for_one_more_stream_alone(engine: CudaEngine, gpu: EmulatedGpu) -> None:
+def test_memory_is_asked_for_one_more_stream_alone(engine: SharedEngine, gpu: EmulatedGpu) -> None:
     with engine.open_stream("", 0):
         gpu.finish()
         gpu.total = gpu.memory.allocated + engine.stream_bytes - 1
@@ -188,7 +188,7 @@ def test_an_engine_that_does_not_fit_is_refused_before_anything_is_loaded(bench:
 
 @pytest.mark.parametrize("failing", ["context", "capture"])
 def test_a_stream_that_fails_to_open_leaves_the_others_alone(
-    bench: Bench, gpu: EmulatedGpu, engine: CudaEngine, monkeypatch: pytest.MonkeyPatch, failing: str
+    bench: Bench, gpu: EmulatedGpu, engine: SharedEngine, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     frames = pictures(14)
     expected = bench.device(run(frames), "split")
@@ -232,22 +232,151 @@ def test_an_engine_that_fails_to_open_frees_everything(
     assert gpu.memory.allocated == 0
 
 
-def test_no_stream_restyles_the_others(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
+def test_weights_that_streams_share_are_fixed(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
     base = BundleInitialisers.open(bench.bundle)
     weights = StyledWeights(base, load_style(base, ink))
-    with closing(open_engine(bench, refittable=True)) as engine, engine.open_stream("", 0) as stream:
+    with (
+        closing(open_engine(bench, refittable=True)) as engine,
+        engine.open_stream("", 0) as stream,
+    ):
         with pytest.raises(ControlError, match="other streams run these plans"):
-            pipeline_of(stream).prepare_style(weights)
-        with pytest.raises(ControlError):
+            pipeline_of(stream).parts.unet.opened.weights.check(weights)
+        with pytest.raises(ControlError, match="there is no style"):
             stream.set_style(ink)
     with bench.stream("split", 2, refittable=True) as stream:
         stream.set_style(ink)  # its plans are its own
 
 
 def test_shared_plans_are_not_there_twice(bench: Bench, gpu: EmulatedGpu) -> None:
-    bundle = Bundle.open(bench.bundle)
     with pytest.raises(BackendError, match="hot_restyle"):
-        CudaEngine(bundle, bundle.spec, bench.options("split", 2, refittable=True, hot_restyle=True), 2)
+        open_engine(bench, refittable=True, hot_restyle=True)
+
+
+def restyle(stream: Stream, styles: list[object], frames: list[Image]) -> list[FinishedFrame]:
+    """Stream four frames under each style, behind eleven under the stream's first one."""
+    finished = [frame for picture in frames[:11] for frame in stream(picture)]
+    for index, style in enumerate(styles):
+        stream.set_style(style)  # type: ignore[arg-type]
+        finished += [frame for picture in frames[11 + 4 * index : 15 + 4 * index] for frame in stream(picture)]
+    return [*finished, *stream.flush()]
+
+
+@on_and_off
+@both_forms
+def test_a_style_is_its_streams_alone(
+    bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path, form: Form, overlap: bool
+) -> None:
+    """Each is what it is on plans of its own, bit by bit, while a neighbour has another style."""
+    frames = pictures(23)
+    with bench.stream(form, 2, refittable=True, overlap=overlap) as stream:
+        expected = restyle(stream, [ink, None, few], frames)
+    plain = bench.device(run(frames), form, refittable=True, overlap=overlap)
+    with (
+        closing(open_engine(bench, form, styles={"ink": ink, "a few": few}, overlap=overlap)) as engine,
+        engine.open_stream(PROMPT, 0) as one,
+        engine.open_stream(PROMPT, 0) as other,
+    ):
+        assert engine.styles == ("ink", "a few")
+        before = [frame for picture in frames[:14] for frame in other(picture)]
+        assert all(same(restyle(one, ["ink", None, "a few"], frames), expected))
+        assert (one.style, other.style) == ("a few", None)
+        assert all(same([*before, *other.run(frames[14:])], plain))
+        assert all(same(restyle(other, ["ink", None, "a few"], frames), expected))
+    gpu.finish()
+    gc.collect()
+    assert (gpu.memory.allocated, gpu.pinned.allocated) == (0, 0)
+
+
+def test_styles_are_loaded_once_and_take_no_more_memory(
+    bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = EmulatedPlanRuntime.load
+
+    def note(self: EmulatedPlanRuntime, name: str, plan: bytes, structure: str) -> EmulatedLoadedPlan:
+        loaded.append(name)
+        return load(self, name, plan, structure)
+
+    with closing(open_engine(bench, refittable=True)) as engine:
+        plain_bytes = engine.stream_bytes
+    monkeypatch.setattr(EmulatedPlanRuntime, "load", note)
+    with closing(open_engine(bench, styles={"ink": ink, "few": few})) as engine:
+        assert engine.stream_bytes == plain_bytes
+        with engine.open_stream("", 0) as one, engine.open_stream("", 1) as other:
+            gpu.finish()
+            before = gpu.memory.allocated
+            gpu.works.clear()
+            for stream in (one, other):
+                restyle(stream, ["ink", "few"], pictures(19))
+            gpu.finish()
+            assert gpu.memory.allocated == before
+            assert "refit" not in gpu.works
+    counts = {name: loaded.count(name) for name in loaded}
+    assert {name for name, count in counts.items() if count == 1} == KEPT_PLANS
+    assert set(counts.values()) == {1, 3}
+
+
+def test_the_memory_of_styles_is_asked_for(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
+    """One byte too little for the weights of a style, and nothing was loaded."""
+    with closing(open_engine(bench, styles={"ink": ink})) as engine, engine.open_stream("", 0):
+        gpu.finish()
+        needed = gpu.memory.allocated
+    gpu.finish()
+    gpu.total = needed - 100 * GRAIN_BYTES
+    gpu.works.clear()
+    with pytest.raises(DeviceMemoryError):
+        open_engine(bench, styles={"ink": ink})
+    assert gpu.works == []
+    open_engine(bench, refittable=True).close()
+
+
+def test_a_style_that_can_not_be_had_leaves_the_one_before(
+    bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was wanted before and waits for its frame is taken, as if nobody had asked for another."""
+    frames = pictures(15)
+    with bench.stream("split", 2, refittable=True) as stream:
+        expected = restyle(stream, [ink], frames)
+
+    def refuse(_: EmulatedLoadedPlan) -> EmulatedPlan:
+        raise PlanError("it fails", "Try again")
+
+    with (
+        closing(open_engine(bench, styles={"ink": ink, "few": few})) as engine,
+        engine.open_stream(PROMPT, 0) as stream,
+    ):
+        found = [frame for picture in frames[:11] for frame in stream(picture)]
+        stream.set_style("ink")
+        with monkeypatch.context() as patch:
+            patch.setattr(EmulatedLoadedPlan, "open", refuse)
+            with pytest.raises(PlanError, match="it fails"):
+                stream.set_style("few")
+        with pytest.raises(ControlError, match="Choose from ink, few"):
+            stream.set_style("fewer")
+        found += stream.run(frames[11:])
+        assert all(same(found, expected))
+        stream.set_style("few")  # and is never taken
+
+
+def test_a_stream_that_outlives_its_engine_keeps_its_style(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
+    frames = pictures(15)
+    with bench.stream("split", 2, refittable=True) as stream:
+        expected = restyle(stream, [ink], frames)
+    engine = open_engine(bench, styles={"ink": ink})
+    stream = engine.open_stream(PROMPT, 0)
+    found = [frame for picture in frames[:11] for frame in stream(picture)]
+    stream.set_style("ink")
+    engine.close()
+    found += stream.run(frames[11:])
+    assert all(same(found, expected))
+    stream.close()
+    gpu.finish()
+    assert gpu.memory.allocated == 0
+
+
+def test_styles_need_refittable_plans(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
+    with pytest.raises(BackendError, match=r"build BUNDLE --refittable.*refittable=True"):
+        open_engine(bench, styles={"ink": ink}, refittable=False)
 
 
 def test_the_overhead_is_what_neither_plans_nor_streams_allocated(

@@ -16,10 +16,10 @@ from live2diff_trt.engine.plan import PlanRuntime
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.cuda_engine import CudaEngine
 from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.errors import ControlError, DeviceMemoryError
 from live2diff_trt.runtime.frame import FinishedFrame
+from live2diff_trt.runtime.shared_engine import open_shared_engine
 from tests.runtime.test_stream_tensorrt import differences, finish, form_of, pictures
 
 pytestmark = pytest.mark.gpu
@@ -43,11 +43,6 @@ def plans(tiny_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -
     return plans_root
 
 
-def open_engine(bundle: Path, options: TensorRTOptions, max_steps: int = 2) -> CudaEngine:
-    opened = Bundle.open(bundle)
-    return CudaEngine(opened, opened.spec, options, max_steps)
-
-
 @on_and_off
 @both_forms
 def test_streams_in_turn_are_what_they_are_alone(tiny_bundle: Path, plans: Path, form: Form, overlap: bool) -> None:
@@ -55,7 +50,7 @@ def test_streams_in_turn_are_what_they_are_alone(tiny_bundle: Path, plans: Path,
     frames = pictures(40)
     expected = [finish(tiny_bundle, options, frames, seed=seed) for seed in range(3)]
     found: list[list[FinishedFrame]] = [[] for _ in range(3)]
-    with closing(open_engine(tiny_bundle, options)) as engine:
+    with closing(open_shared_engine(tiny_bundle, options)) as engine:
         streams = [engine.open_stream("a red fox", seed) for seed in range(3)]
         for picture in frames:
             for finished, stream in zip(found, streams, strict=True):
@@ -74,7 +69,7 @@ def test_threads_open_run_and_close_streams_at_once(tiny_bundle: Path, plans: Pa
     options = TensorRTOptions(form=form, plans=plans, overlap=overlap)
     frames = pictures(30)
     expected = [finish(tiny_bundle, options, frames, seed=seed) for seed in range(4)]
-    with closing(open_engine(tiny_bundle, options)) as engine:
+    with closing(open_shared_engine(tiny_bundle, options)) as engine:
 
         def use(seed: int) -> list[float]:
             apart = []
@@ -101,7 +96,7 @@ def test_plans_are_loaded_once_and_freed_with_the_last_stream(
         return load(self, name, plan, structure)
 
     monkeypatch.setattr(PlanRuntime, "load", note)
-    engine = open_engine(tiny_bundle, options)
+    engine = open_shared_engine(tiny_bundle, options)
     one, other = (engine.open_stream("a red fox", 0) for _ in range(2))
     engine.close()
     one.close()
@@ -117,7 +112,7 @@ def test_plans_are_loaded_once_and_freed_with_the_last_stream(
 def test_a_stream_takes_what_was_estimated(tiny_bundle: Path, plans: Path, form: Form, overlap: bool) -> None:
     options = TensorRTOptions(form=form, plans=plans, overlap=overlap)
     with (
-        closing(open_engine(tiny_bundle, options, max_steps=4)) as engine,
+        closing(open_shared_engine(tiny_bundle, options, max_steps=4)) as engine,
         engine.open_stream("", 0),
         engine.open_stream("", 1) as second,
     ):
@@ -130,7 +125,7 @@ def test_a_stream_that_does_not_fit_leaves_the_others_alone(
 ) -> None:
     options = TensorRTOptions(plans=plans)
     expected = finish(tiny_bundle, options, pictures(14))
-    with closing(open_engine(tiny_bundle, options)) as engine, engine.open_stream("a red fox", 0) as stream:
+    with closing(open_shared_engine(tiny_bundle, options)) as engine, engine.open_stream("a red fox", 0) as stream:
         found = [frame for picture in pictures(14)[:10] for frame in stream(picture)]
         with monkeypatch.context() as patch:
             patch.setattr("live2diff_trt.runtime.cuda_session.free_memory", lambda _: engine.stream_bytes - 1)
@@ -146,7 +141,7 @@ def test_a_stream_of_its_own_lives_beside_shared_ones(tiny_bundle: Path, plans: 
     options = TensorRTOptions(plans=plans)
     expected = finish(tiny_bundle, options, pictures(12))
     with (
-        closing(open_engine(tiny_bundle, options)) as engine,
+        closing(open_shared_engine(tiny_bundle, options)) as engine,
         engine.open_stream("a red fox", 0) as shared,
         Stream.open(tiny_bundle, prompt="a red fox", options=options) as alone,
     ):

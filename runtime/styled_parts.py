@@ -1,4 +1,4 @@
-"""A second set of the plans whose weights a style replaces: refitted beside the stream, then swapped for the first."""
+"""What a stream has of the plans whose weights a style replaces: one set of it is swapped for another."""
 
 from __future__ import annotations
 
@@ -49,3 +49,11 @@ def open_styled(first: StyledParts, opened: OpenedPlans) -> StyledParts:
         styled = StyledParts(session, stages, tick.with_networks(stages, unet))
         opening.pop_all()  # from here on the stream closes them
     return styled
+
+
+def close_styled(session: UNetSession) -> None:
+    """Close what a stream has of one set of weights alone; its contexts of other plans go on. Nothing is on its way."""
+    for name, plan in session.plans.items():
+        if name not in KEPT_PLANS:
+            plan.close()
+    session.held.close()
