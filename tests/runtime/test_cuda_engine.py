@@ -374,6 +374,34 @@ def test_a_stream_that_outlives_its_engine_keeps_its_style(bench: Bench, gpu: Em
     assert gpu.memory.allocated == 0
 
 
+def test_threads_restyle_their_streams_at_once(bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path) -> None:
+    frames, orders = pictures(19), (["ink", "few"], ["few", None], [None, "ink"])
+    files: dict[object, Path | None] = {"ink": ink, "few": few, None: None}
+    expected = []
+    for order in orders:
+        with bench.stream("split", 2, refittable=True) as stream:
+            expected.append(restyle(stream, [files[name] for name in order], frames))
+    with closing(open_engine(bench, styles={"ink": ink, "few": few})) as engine:
+
+        def use(order: list[object]) -> list[FinishedFrame]:
+            with engine.open_stream(PROMPT, 0) as stream:
+                return restyle(stream, order, frames)
+
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(use, orders))
+    for one, other in zip(found, expected, strict=True):
+        assert all(same(one, other))
+
+
+def test_an_engine_that_was_closed_opens_no_stream(bench: Bench, gpu: EmulatedGpu) -> None:
+    engine = open_engine(bench)
+    engine.close()
+    with pytest.raises(PlanError, match="these plans were closed"):
+        engine.open_stream("", 0)
+    gpu.finish()
+    assert gpu.memory.allocated == 0
+
+
 def test_styles_need_refittable_plans(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
     with pytest.raises(BackendError, match=r"build BUNDLE --refittable.*refittable=True"):
         open_engine(bench, styles={"ink": ink}, refittable=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from live2diff_trt import Stream
-from live2diff_trt.bundle.errors import RestyleError, SpecError
+from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.signature import GraphSignature
 from live2diff_trt.engine.initialisers import RESTYLED_GRAPHS
@@ -132,18 +132,6 @@ def test_a_style_is_known_by_its_name_alone(tiny_bundle: Path, ink: Path) -> Non
         for style in (ink, str(ink), "", "Ink", 7):
             with pytest.raises(ControlError, match="there is no style"):
                 stream.set_style(style)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["", " ink", "ink ", "i\nk", "x" * 61])
-def test_a_name_is_one_that_can_be_shown(tiny_bundle: Path, ink: Path, name: str) -> None:
-    with pytest.raises(ControlError, match="can't be named"):
-        open_shared_engine(tiny_bundle, OPTIONS, styles={name: ink})
-
-
-def test_a_style_that_is_damaged_is_told_at_once(tiny_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "ink.safetensors").write_bytes(b"nothing")
-    with pytest.raises(RestyleError):
-        open_shared_engine(tiny_bundle, OPTIONS, styles={"ink": tmp_path / "ink.safetensors"})
 
 
 def test_steps_may_grow_as_far_as_there_is_room(engine: SharedEngine) -> None:
