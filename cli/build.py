@@ -85,17 +85,18 @@ def _open_once(bundle: Bundle, stored: StoredPlans, flavour: Flavour, gpu: Gpu, 
     Raises:
         DeviceMemoryError: if a stream would not fit into what is free on the GPU.
     """
-    from live2diff_trt.runtime.cuda_session import open_session
+    from live2diff_trt.runtime.cuda_session import open_plans, open_session
     from live2diff_trt.runtime.memory_estimate import estimate_session
     from live2diff_trt.runtime.stream_rows import StreamRoom
 
     options = TensorRTOptions(device=device)
-    spec = bundle.spec
+    spec, room = bundle.spec, StreamRoom(bundle.spec.steps)
     with PlanProgress(messages) as progress:
         progress.announce("opening on this GPU")
-        open_session(bundle, spec, stored, flavour, gpu, options, seed=0, room=StreamRoom(spec.steps)).close()
+        with open_plans(spec, stored, flavour, gpu, options, room=room) as plans:
+            open_session(bundle, spec, plans, options, seed=0, room=room).close()
     measured = stored.facts(gpu).load_measured()
-    estimate = estimate_session(spec, stored, measured, room=StreamRoom(spec.steps), overlap=options.overlap)
+    estimate = estimate_session(spec, stored, measured, room=room, overlap=options.overlap)
     output.print(f"GPU memory: {estimate.total / 1e9:.2f} GB: {estimate.describe()}", soft_wrap=True, highlight=False)
 
 

@@ -17,12 +17,12 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.opened_plans import OpenedPlans
 from live2diff_trt.runtime.pipeline import Pending, Submitted
-from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
-from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.styled_parts import StyledParts, close_styled, open_styled
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.tick_graphs import GraphsOfRows, TickGraphs
 from live2diff_trt.runtime.unet_session import UNetSession
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
 
 
+FindPlans = Callable[["StyledWeights"], OpenedPlans]
+"""Returns plans that hold a style's weights."""
+
+
 @dataclass(frozen=True)
 class SessionParts:
     """Everything that one stream on a GPU consists of.
 
     Attributes:
         unet: plans, kernels, ring, conditions and all device memory.
-        weights: that plans and kernels hold.
         lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
@@ -48,7 +51,6 @@ class SessionParts:
     """
 
     unet: UNetSession
-    weights: PlanWeights
     lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
@@ -59,10 +61,8 @@ class SessionParts:
 
     def with_styled(self, styled: StyledParts) -> SessionParts:
         """Return the same parts with another set in use; the one that was is the spare then."""
-        spare = StyledParts(self.unet, self.weights, self.stages, self.tick)
-        return replace(
-            self, unet=styled.unet, weights=styled.weights, stages=styled.stages, tick=styled.tick, spare=spare
-        )
+        spare = StyledParts(self.unet, self.stages, self.tick)
+        return replace(self, unet=styled.unet, stages=styled.stages, tick=styled.tick, spare=spare)
 
     @property
     def memory(self) -> DeviceMemory:
@@ -74,6 +74,8 @@ class SessionParts:
         self.memory.device.set_current()
         self.lanes.sync()
         self.exchange.close()
+        if self.spare is not None:
+            self.spare.unet.close_plans()
         self.unet.close()
 
 
@@ -102,8 +104,17 @@ class CudaPipeline:
     """
 
     def __init__(
-        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
+        self,
+        parts: SessionParts,
+        spec: StreamSpec,
+        seed: int,
+        guidance: Guidance = NO_GUIDANCE,
+        *,
+        room: StreamRoom,
+        find_plans: FindPlans | None = None,
     ) -> None:
+        self._find_plans = find_plans
+        self._prepared: StyledParts | None = None  # contexts of shared plans that are not in use yet
         self.spec = spec
         self.room = room
         self.parts = parts
@@ -193,15 +204,23 @@ class CudaPipeline:
     def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
         """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
 
-        Without spare plans, verify that those in use can take other weights, and return what refits them.
+        Without spare plans, verify that those in use can take other weights, and return what refits them. Where streams
+        share plans of each style, make contexts of those, and return what goes on with them.
         """
         self._make_current()
+        if self._find_plans is not None:
+            parts = self.parts
+            prepared = open_styled(StyledParts(parts.unet, parts.stages, parts.tick), self._find_plans(weights))
+            self._drop_prepared()  # not before these are there: where they fail, those before may still be taken
+            self._prepared = prepared
+            return lambda: self._change_plans(prepared, weights)
         spare = self.parts.spare
         if spare is None:
-            self.parts.weights.check(weights)
+            self.parts.unet.opened.weights.check(weights)
             return lambda: self._refit_in_place(weights)
-        spare.weights.check(weights)
-        spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
+        refitting = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
+        spare.unet.opened.weights.check(weights)
+        spare.unet.opened.weights.exchange(weights, refitting)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
         return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, {rows: graphs}))
@@ -219,18 +238,40 @@ class CudaPipeline:
         """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
         self._make_current()
         parts = self.parts
+        held = parts.unet.opened.weights
         parts.lanes.sync()
         self._graphs.close()  # a graph that was captured before a refit must not be launched after it
         try:
-            parts.weights.exchange(weights, parts.memory.stream)
+            held.exchange(weights, parts.memory.stream)
         except BaseException:
-            parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
+            held.exchange(self._styled or weights.without_style(), parts.memory.stream)
             self._capture_rows_in_effect()
             raise
         parts.tick.rehearse(parts.memory.stream)
         parts.memory.stream.sync()
         self._capture_rows_in_effect()
         self._go_on_with(weights)
+
+    def _change_plans(self, styled: StyledParts, weights: StyledWeights) -> None:
+        """Go on with contexts of other plans; those of the plans in use until now are closed. The stream waits."""
+        self._make_current()
+        parts = self.parts
+        parts.lanes.sync()
+        tick = styled.tick.with_rows(self._rows)
+        tick.rehearse(parts.memory.stream)
+        parts.memory.stream.sync()
+        graphs = GraphsOfRows(self._rows, {self._rows: tick.capture(parts.memory)})
+        self._graphs.close()
+        self._graphs = graphs
+        self.parts = replace(parts, unet=styled.unet, stages=styled.stages, tick=tick)
+        self._prepared = None
+        close_styled(parts.unet)
+        self._go_on_with(weights)
+
+    def _drop_prepared(self) -> None:
+        if self._prepared is not None:
+            close_styled(self._prepared.unet)
+            self._prepared = None
 
     def _go_on_with(self, weights: StyledWeights) -> None:
         tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
@@ -318,7 +359,9 @@ class CudaPipeline:
         """Free everything on the device; closing twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._make_current()
             self._graphs.close()
+            self._drop_prepared()
             self.parts.close()
 
     def _make_current(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cuda.core import Stream
 from numpy.typing import NDArray
 
-from live2diff_trt.engine.plan import Plan
+from live2diff_trt.engine.plan import LoadedPlan
 from live2diff_trt.engine.plan_manifest import KEPT_PLANS, PlanKey
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.runtime.device import upload_on
@@ -31,21 +31,33 @@ class PlanWeights:
         kernel_weights: what kernels read of the weights, by initialiser, in place.
     """
 
-    def __init__(self, key: PlanKey, plans: Mapping[str, Plan], kernel_weights: Mapping[str, DeviceTensor]) -> None:
+    def __init__(
+        self, key: PlanKey, plans: Mapping[str, LoadedPlan], kernel_weights: Mapping[str, DeviceTensor]
+    ) -> None:
         self._key = key
         self._plans = {name: plan for name, plan in plans.items() if name not in KEPT_PLANS}
         self._kernel_weights = kernel_weights
         self._of_plan: Mapping[str, frozenset[str]] = {}
         self._changed: frozenset[str] = frozenset()  # initialisers that may be other than the bundle's own
+        self._is_fixed = False
+
+    def fix(self) -> None:
+        """Let nobody exchange them from here on: several streams are to run these plans."""
+        self._is_fixed = True
 
     def check(self, weights: StyledWeights) -> None:
         """Verify that every plan can take other weights; nothing is changed.
 
         Raises:
-            ControlError: if the plans were not built for it.
+            ControlError: if the plans were not built for it, or other streams run them as well.
             PlanError: if one of them has no place for a weight.
             BundleError: if a graph of the bundle is damaged.
         """
+        if self._is_fixed:
+            raise ControlError(
+                "other streams run these plans too, so their weights can't be exchanged",
+                "Open a stream that has plans of its own, with Stream.open",
+            )
         if not self._key.refittable:
             raise ControlError(
                 "the weights of these plans can't be exchanged: they were not built refittable",

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from live2diff_trt.engine.initialisers import BundleInitialisers
-    from live2diff_trt.engine.restyle import StyledWeights
+from live2diff_trt.runtime.styles import Styles
 
 _OWN = ""
 """``StyledWeights.identity`` of the bundle's own weights."""
@@ -24,6 +18,7 @@ _OWN = ""
 class _Preparing:
     """Weights on their way, and what will go on with them."""
 
+    style: object
     identity: str
     ready: Future[Callable[[], None]]
 
@@ -33,14 +28,17 @@ class StyleControl:
 
     Args:
         pipeline: that has them.
-        bundle: whose weights they are, or take the place of; None: no others can be had.
+        styles: that it may have; None: none but the bundle's own weights.
+
+    Attributes:
+        style: in effect, as it was set; None: the bundle's own weights.
     """
 
-    def __init__(self, pipeline: Pipeline, bundle: Bundle | None) -> None:
+    def __init__(self, pipeline: Pipeline, styles: Styles | None) -> None:
+        self.style: object = None
         self._pipeline = pipeline
-        self._bundle = bundle
+        self._styles = styles
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="style")  # one style at a time, beside the stream
-        self._base: BundleInitialisers | None = None
         self._in_effect = _OWN
         self._preparing: _Preparing | None = None
 
@@ -57,11 +55,14 @@ class StyleControl:
         if style is None and self._in_effect == _OWN:
             self._preparing = None
             return
-        weights = self._load(style)
+        if self._styles is None:
+            raise ControlError("this stream knows no other weights than its own", "Open it with Stream.open")
+        weights = self._styles.find(style)
         if weights.identity == self._in_effect:
             self._preparing = None
+            self.style = style
             return
-        preparing = _Preparing(weights.identity, self._thread.submit(self._pipeline.prepare_style, weights))
+        preparing = _Preparing(style, weights.identity, self._thread.submit(self._pipeline.prepare_style, weights))
         if wait:
             preparing.ready.result()
         self._preparing = preparing
@@ -72,22 +73,8 @@ class StyleControl:
         if preparing is not None:
             go_on = preparing.ready.result()
             go_on()
-            self._in_effect = preparing.identity
+            self.style, self._in_effect = preparing.style, preparing.identity
 
     def close(self) -> None:
         """Wait for what is being prepared, so that the pipeline may be closed; closing twice is harmless."""
         self._thread.shutdown(cancel_futures=True)
-
-    def _load(self, style: object) -> StyledWeights:
-        from live2diff_trt.engine.initialisers import BundleInitialisers  # needs onnx
-        from live2diff_trt.engine.restyle import StyledWeights, load_style
-
-        if not isinstance(style, str | Path | None):
-            raise ControlError(
-                f"a style is {style!r}", "Name a file that `live2diff-trt restyle` wrote, a bundle's folder, or None"
-            )
-        if self._bundle is None:
-            raise ControlError("this stream knows no bundle whose weights could change", "Open it with Stream.open")
-        if self._base is None:
-            self._base = BundleInitialisers.open(self._bundle.folder, self._bundle.digest)
-        return StyledWeights(self._base, None if style is None else load_style(self._base, style))

@@ -108,7 +108,8 @@ def test_plans_opened_at_once_share_caches_by_structure_and_keep_their_errors_ap
 
     def open_one(name: str) -> str:
         try:
-            plan = runtime.open(name, PLANS[name] + name.encode(), structures[name])
+            plan = runtime.load(name, PLANS[name] + name.encode(), structures[name])
+            plan.open()
         except PlanError as error:
             return error.problem
         return f"{plan.name}: {plan.scratch_bytes}, {plan.weight_bytes}"
@@ -134,7 +135,7 @@ def test_what_was_compiled_is_found_again_by_the_structure() -> None:
     rtx = MadeUpRtx()
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), saved) as runtime:
         for structure in ("another", "one", "new"):
-            runtime.open(structure, b"a plan", structure)
+            runtime.load(structure, b"a plan", structure).open()
         compiled = runtime.serialise_caches()
     assert compiled == {
         **dict.fromkeys(("one", "another", "new"), b"compiled for 1 plans"),
@@ -151,7 +152,7 @@ def test_it_is_known_whether_something_was_compiled(saved: dict[str, bytes], com
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), saved) as runtime:
         assert not runtime.compiles
         for structure in ("one", "other"):
-            runtime.open(structure, b"a plan", structure)
+            runtime.load(structure, b"a plan", structure).open()
         assert runtime.compiles is compiles
 
 
@@ -159,7 +160,7 @@ def test_what_another_card_compiled_is_compiled_anew_and_told_once(caplog: pytes
     saved = dict.fromkeys(("one", "other"), OF_ANOTHER_CARD)
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), saved) as runtime:
         for structure in saved:
-            runtime.open(structure, b"a plan", structure)
+            runtime.load(structure, b"a plan", structure).open()
         assert runtime.compiles
         assert runtime.serialise_caches() == dict.fromkeys(saved, b"compiled for 1 plans")
     assert [record.message for record in caplog.records] == [
@@ -171,7 +172,7 @@ def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: 
     runtime = PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {})
     with ThreadPoolExecutor(2) as pool:
         good, bad = (
-            pool.submit(runtime.open, name, plan, "a structure")
+            pool.submit(runtime.load, name, plan, "a structure")
             for name, plan in (("good", b"a plan"), ("bad", DAMAGED))
         )
         assert isinstance(bad.exception(), PlanError)
@@ -186,7 +187,7 @@ def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: 
 def test_a_plan_that_was_closed_lets_go_of_its_weights_and_may_be_closed_again() -> None:
     """As one that was measured is: by whoever opened it, then with the runtime."""
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {}) as runtime:
-        plan = runtime.open("segment_000", b"a plan", "a structure")
+        plan = runtime.load("segment_000", b"a plan", "a structure")
         engine = weakref.ref(plan._engine)
         plan.close()
         assert engine() is None

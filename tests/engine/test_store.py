@@ -53,7 +53,7 @@ def test_what_was_written_is_read(store: PlanStore) -> None:
     assert plans.plan_bytes("unet") == b"a plan"
     assert plans.bytes == sum(path.stat().st_size for path in plans.folder.iterdir() if path.name != MANIFEST_FILE)
     assert (plans.split, plans.arena) == (None, None)
-    np.testing.assert_array_equal(plans.constants()["table"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(plans.constants["table"], [[0, 1, 2], [3, 4, 5]])
     assert names(store) == [KEY.folder_name]
     with pytest.raises(PlanStoreError, match="hold no depth"):
         plans.plan_bytes("depth")

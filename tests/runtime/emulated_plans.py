@@ -23,7 +23,7 @@ from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.engine.plan import PlanTensor
 from live2diff_trt.engine.plan_builder import PlanOptions, fix_dimensions
-from tests.runtime.emulated_device import ALIGNMENT, SCRATCH_ALIGNMENT, Array, EmulatedGpu
+from tests.runtime.emulated_device import ALIGNMENT, SCRATCH_ALIGNMENT, Array, EmulatedBuffer, EmulatedGpu
 from tests.runtime.emulated_streams import EmulationError
 
 
@@ -111,24 +111,69 @@ def _describe(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, shape, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
 
 
-class EmulatedPlan:
-    """A plan as ``engine.plan.Plan`` is one. What it does to its scratch memory is the worst it may do."""
+class EmulatedLoadedPlan:
+    """A plan as ``engine.plan.LoadedPlan`` is one.
+
+    Attributes:
+        weights: initialisers of its graph.
+        contexts: that were opened and not closed.
+        opened: its graph, with the weights that it holds now.
+    """
 
     def __init__(self, name: str, plan: bytes, gpu: EmulatedGpu, graphs: GraphCache) -> None:
-        opened = graphs.open(plan)
+        self.opened = graphs.open(plan)
         self.name = name
-        self.tensors = opened.tensors
+        self.tensors = self.opened.tensors
         self.scratch_bytes = 1024 * (1 + len(name) % 5)
         self.weight_bytes = 1000
         self.refitter = EmulatedRefitter(self, gpu, graphs)
         self.plan = plan
-        self.weights = opened.weights
-        self._opened = opened
+        self.weights = self.opened.weights
+        self.contexts: set[EmulatedPlan] = set()
+        self.is_closed = False
+        self._gpu = gpu
+        self._memory = EmulatedBuffer(gpu.memory, self.weight_bytes)
+
+    def open(self) -> EmulatedPlan:
+        """Make a context, in a thread in which the device is current."""
+        if not self._gpu.is_current or self.is_closed:
+            raise EmulationError(f"a context of {self.name} is made without a device, or after the plan was closed")
+        context = EmulatedPlan(self, self._gpu)
+        self.contexts.add(context)
+        return context
+
+    def exchange(self, opened: _OpenedGraph) -> None:
+        """Hold other weights from here on."""
+        if any(context.is_running for context in self.contexts):
+            raise EmulationError(f"the plan {self.name} is refitted while it runs")
+        self.opened = opened
+
+    def close(self) -> None:
+        """Let go of the weights, once no context is there."""
+        if self.contexts:
+            raise EmulationError(f"the plan {self.name} is closed before its contexts are")
+        self.is_closed = True
+        self._memory.close()
+
+
+class EmulatedPlan:
+    """A context as ``engine.plan.Plan`` is one. What it does to its scratch memory is the worst it may do."""
+
+    def __init__(self, loaded: EmulatedLoadedPlan, gpu: EmulatedGpu) -> None:
+        self.name = loaded.name
+        self.tensors = loaded.tensors
+        self.scratch_bytes = loaded.scratch_bytes
+        self.scratch = (0, 0)
+        self._loaded = loaded
         self._gpu = gpu
         self._addresses: dict[str, int] = {}
-        self._scratch = 0
         self._mark: bytes | None = None  # what its scratch memory holds while it runs
         self._marks = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run began that has not ended."""
+        return self._mark is not None
 
     def bind(self, tensor: str, address: int) -> None:
         """Take an address, as aligned as TensorRT wants it."""
@@ -140,30 +185,24 @@ class EmulatedPlan:
         """Take scratch memory."""
         if size < self.scratch_bytes or address % SCRATCH_ALIGNMENT:
             raise PlanError(f"the plan {self.name} does not take {size} bytes at {address:#x}", "Mend the runtime")
-        self._scratch = address
         self.scratch = address, size
 
     def enqueue(self, stream: int) -> None:
         """Enqueue a run over the addresses that are bound now."""
-        if set(self._addresses) != set(self.tensors) or not self._scratch:
+        if set(self._addresses) != set(self.tensors) or not self.scratch[0]:
             missing = sorted(set(self.tensors) - set(self._addresses))
             raise PlanError(f"the plan {self.name} has no address for {missing or 'scratch'}", "Mend the runtime")
         addresses = dict(self._addresses)
-        refits = self.refitter.enqueued
+        refits = self._loaded.refitter.enqueued
         self._gpu.streams[stream].submit(f"plan {self.name}", lambda: self._begin(refits), lambda: self._run(addresses))
 
     def close(self) -> None:
-        """Let go of the addresses."""
+        """Let go of the addresses; closing twice is harmless."""
         self._addresses.clear()
-
-    def exchange(self, opened: _OpenedGraph) -> None:
-        """Hold other weights from here on."""
-        if self._mark is not None:
-            raise EmulationError(f"the plan {self.name} is refitted while it runs")
-        self._opened = opened
+        self._loaded.contexts.discard(self)
 
     def _begin(self, refits: int) -> None:
-        if self.refitter.done != refits:
+        if self._loaded.refitter.done != refits:
             raise EmulationError(
                 f"the plan {self.name} was captured before it was refitted, or runs before that is done"
             )
@@ -182,16 +221,16 @@ class EmulatedPlan:
             for tensor in self.tensors.values()
             if tensor.is_input
         }
-        outputs = self._opened.graph.run(inputs)
+        outputs = self._loaded.opened.graph.run(inputs)
         for name, values in outputs.items():
             self._view(self.tensors[name], addresses[name])[:] = values
 
     def _view_scratch(self) -> Array:
-        return self._gpu.memory.view(self._scratch, [self.scratch_bytes], "uint8")
+        return self._gpu.memory.view(self.scratch[0], [self.scratch_bytes], "uint8")
 
     def _view(self, tensor: PlanTensor, address: int) -> Array:
         """Return a tensor as the graph knows it, wherever its channels lie in memory."""
-        if tensor.name not in self._opened.channels_last:
+        if tensor.name not in self._loaded.opened.channels_last:
             return self._gpu.memory.view(address, tensor.shape, tensor.dtype)
         rows, channels, height, width = tensor.shape
         return self._gpu.memory.view(address, (rows, height, width, channels), tensor.dtype).transpose(0, 3, 1, 2)
@@ -207,7 +246,7 @@ class EmulatedRefitter:
 
     refuses: tuple[str, ...] = ()
 
-    def __init__(self, plan: EmulatedPlan, gpu: EmulatedGpu, graphs: GraphCache) -> None:
+    def __init__(self, plan: EmulatedLoadedPlan, gpu: EmulatedGpu, graphs: GraphCache) -> None:
         self.enqueued = self.done = 0
         self._plan = plan
         self._gpu = gpu
@@ -248,7 +287,7 @@ class _Kept:
 
 
 class EmulatedPlanRuntime:
-    """Opens plans as ``engine.plan.PlanRuntime`` does.
+    """Loads plans as ``engine.plan.PlanRuntime`` does.
 
     Attributes:
         compiles: whether what was saved is not what this compiles.
@@ -257,20 +296,26 @@ class EmulatedPlanRuntime:
     def __init__(self, gpu: EmulatedGpu, graphs: GraphCache, runtime_caches: Mapping[str, bytes]) -> None:
         self._gpu = gpu
         self._graphs = graphs
+        self._loaded: list[EmulatedLoadedPlan] = []
         self.compiles = runtime_caches != self.serialise_caches()
 
-    def open(self, name: str, plan: bytes, structure: str) -> EmulatedPlan:
-        """Open a plan, in a thread in which the device is current."""
+    def load(self, name: str, plan: bytes, structure: str) -> EmulatedLoadedPlan:
+        """Load a plan, in a thread in which the device is current."""
         if not self._gpu.is_current:
-            raise EmulationError(f"the plan {name} is opened in a thread that has no device")
-        return EmulatedPlan(name, plan, self._gpu, self._graphs)
+            raise EmulationError(f"the plan {name} is loaded in a thread that has no device")
+        loaded = EmulatedLoadedPlan(name, plan, self._gpu, self._graphs)
+        self._loaded.append(loaded)
+        return loaded
 
     def serialise_caches(self) -> dict[str, bytes]:
         """Return what a later process need not compile."""
         return {"all": b"compiled"}
 
     def close(self) -> None:
-        """Close nothing: plans are Python's."""
+        """Close every plan; closing twice is harmless."""
+        for loaded in self._loaded:
+            loaded.close()
+        self._loaded.clear()
 
     def __enter__(self) -> EmulatedPlanRuntime:
         return self

@@ -93,7 +93,7 @@ def test_kernels_read_what_the_style_says(
     other = BundleInitialisers.open(other_bundle)
     with bench.stream("split", 2, style=ink, refittable=True, hot_restyle=hot) as stream:
         parts = stream._pipeline.parts  # type: ignore[attr-defined]
-        read = parts.unet.unet.kernel_weights
+        read = parts.unet.opened.constants
         assert {name.rpartition(".")[2] for name in read} >= {"pe_q", "pe_k", "pe_v", "weight", "bias"}
         for name, tensor in read.items():
             np.testing.assert_array_equal(parts.memory.download(tensor), other.read(name))
@@ -273,11 +273,14 @@ def test_the_spare_plans_are_in_the_estimate(bench: Bench, gpu: EmulatedGpu, for
     bundle = Bundle.open(bench.bundle)
     options = bench.options(form, 2, refittable=True, hot_restyle=True)
     with bench.stream(form, 2, refittable=True, hot_restyle=True) as stream:
-        allocated = dict(pipeline_of(stream).parts.memory.allocated)
-        plans = pipeline_of(stream).parts.unet.plans
+        parts = pipeline_of(stream).parts
+        assert parts.spare is not None
+        own, plans = dict(parts.memory.allocated), parts.unet.plans
+        shared = [session.opened.memory.allocated for session in (parts.unet, parts.spare.unet)]
     estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(2))
     once = estimate_for(bundle, bundle.spec, replace(options, hot_restyle=False), room=StreamRoom(2))
     assert estimate is not None
     assert once is not None
-    assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
+    assert own == estimate.own
+    assert sum(sum(one.values()) for one in shared) == sum(estimate.shared.values()) - estimate.shared["weights"]
     assert estimate.parts["weights"] == once.parts["weights"] * (2 * len(plans) - 3) / len(plans)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
 from live2diff_trt.runtime.frame import FinishedFrame, Image
+from live2diff_trt.runtime.shared_engine import open_shared_engine
 from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.test_stream_tensorrt import differences, form_of, pictures
 
@@ -123,6 +126,45 @@ def test_the_spare_plans_are_in_the_estimate(tiny_bundle: Path, plans: Path, for
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, options=options) as stream:
         estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(bundle.spec.steps))
-        allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
+        parts = stream._pipeline.parts  # type: ignore[attr-defined]
+        own = dict(parts.memory.allocated)
+        shared = [session.opened.memory.allocated for session in (parts.unet, parts.spare.unet)]
     assert estimate is not None
-    assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
+    assert own == estimate.own
+    assert sum(sum(one.values()) for one in shared) == sum(estimate.shared.values()) - estimate.shared["weights"]
+
+
+def restyle(stream: Stream, styles: list[Any], frames: list[Image]) -> list[FinishedFrame]:
+    """Stream four frames under each style, behind eleven under the stream's first one."""
+    finished = [frame for picture in frames[:11] for frame in stream(picture)]
+    for index, style in enumerate(styles):
+        stream.set_style(style)
+        finished += [frame for picture in frames[11 + 4 * index : 15 + 4 * index] for frame in stream(picture)]
+    return [*finished, *stream.flush()]
+
+
+@both_forms
+@pytest.mark.parametrize("overlap", [False, True], ids=["one stream", "overlap"])
+def test_streams_of_a_shared_engine_take_styles_by_name(
+    tiny_bundle: Path, plans: Path, ink: Path, few: Path, form: Form, overlap: bool
+) -> None:
+    """Each is what it is on plans of its own, bit by bit, while a neighbour has another style, and in threads."""
+    frames, order = pictures(23), ["ink", None, "a few"]
+    options = refittable(plans, form, hot=False, overlap=overlap)
+    with Stream.open(tiny_bundle, prompt="a red fox", options=options) as stream:
+        expected = restyle(stream, [ink, None, few], frames)
+    with Stream.open(tiny_bundle, prompt="a red fox", options=options) as stream:
+        plain = list(stream.run(frames))
+    styles = {"ink": ink, "a few": few}
+    with closing(open_shared_engine(tiny_bundle, options, max_steps=2, styles=styles)) as engine:
+        with engine.open_stream("a red fox", 0) as one, engine.open_stream("a red fox", 0) as other:
+            before = [frame for picture in frames[:14] for frame in other(picture)]
+            assert differences(restyle(one, order, frames), expected) == [0] * 23
+            assert differences([*before, *other.run(frames[14:])], plain) == [0] * 23
+
+        def use(_: int) -> list[float]:
+            with engine.open_stream("a red fox", 0) as stream:
+                return differences(restyle(stream, order, frames), expected)
+
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(use, range(6))) == [[0] * 23] * 6
