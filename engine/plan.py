@@ -45,13 +45,25 @@ class Plan:
 
     def __init__(self, name: str, engine: Any, context: Any, flavour: Flavour, log: tuple[Any, LogMessages]) -> None:
         self.name = name
-        self.scratch_bytes = int(engine.device_memory_size_v2)
-        self.weight_bytes = int(engine.get_engine_stat(flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
-        self.tensors = {tensor.name: tensor for tensor in _describe_tensors(engine, flavour)}
         self.scratch = (0, 0)
-        self.refitter = PlanRefitter(name, engine, flavour, log)
+        self._flavour = flavour
+        self._log = log
+        self._addresses: dict[str, int] = {}
+        self.hold(engine, context)
+
+    def hold(self, engine: Any, context: Any) -> None:
+        """Run another engine of the same inputs and outputs from here on, once it is given scratch memory.
+
+        What was bound stays bound.
+        """
+        self.scratch_bytes = int(engine.device_memory_size_v2)
+        self.weight_bytes = int(engine.get_engine_stat(self._flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
+        self.tensors = {tensor.name: tensor for tensor in _describe_tensors(engine, self._flavour)}
+        self.refitter = PlanRefitter(self.name, engine, self._flavour, self._log)
         self._engine = engine
         self._context = context
+        for tensor, address in self._addresses.items():
+            self.bind(tensor, address)
 
     def bind(self, tensor: str, address: int) -> None:
         """Tell the plan where a tensor lies. What was enqueued before keeps the address it had.
@@ -61,6 +73,7 @@ class Plan:
         """
         if tensor not in self.tensors or not self._context.set_tensor_address(tensor, address):
             raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", _BUILD_AGAIN)
+        self._addresses[tensor] = address
 
     def use_scratch(self, address: int, size: int) -> None:
         """Give the plan its scratch memory; raise PlanError if that is too small."""
@@ -125,18 +138,22 @@ class PlanRuntime(ClosedAtEnd):
         Raises:
             PlanError: if TensorRT refuses, with its words.
         """
-        self._messages.clear()
-        engine = self._runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise PlanError(f"TensorRT can't load the plan {name}: {self._messages.last()}", _BUILD_AGAIN)
-        context = engine.create_execution_context(self._configure(engine, structure))
-        if context is None:
-            raise PlanError(
-                f"TensorRT can't make an execution context of the plan {name}: {self._messages.last()}", _BUILD_AGAIN
-            )
+        engine, context = self._load(name, plan, structure)
         opened = Plan(name, engine, context, self._flavour, (self._logger, self._messages))
         self._plans.append(opened)
         return opened
+
+    def reopen(self, opened: Plan, plan: bytes, structure: str) -> None:
+        """Let a plan run another build of the same graph, once it is given scratch memory. What was bound stays bound.
+
+        What it ran before is freed first, and must not be in use; no graph that it was captured in may be launched any
+        more.
+
+        Raises:
+            PlanError: if TensorRT refuses, with its words. The plan is closed then.
+        """
+        opened.close()
+        opened.hold(*self._load(opened.name, plan, structure))
 
     def serialise_caches(self) -> dict[str, bytes]:
         """Return compiled kernels by structure, for the next process; those of plans that were not opened among them.
@@ -153,6 +170,19 @@ class PlanRuntime(ClosedAtEnd):
         self._plans.clear()
         self._caches.clear()
         self._runtime = None
+
+    def _load(self, name: str, plan: bytes, structure: str) -> tuple[Any, Any]:
+        """Return an engine and its execution context."""
+        self._messages.clear()
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise PlanError(f"TensorRT can't load the plan {name}: {self._messages.last()}", _BUILD_AGAIN)
+        context = engine.create_execution_context(self._configure(engine, structure))
+        if context is None:
+            raise PlanError(
+                f"TensorRT can't make an execution context of the plan {name}: {self._messages.last()}", _BUILD_AGAIN
+            )
+        return engine, context
 
     def _configure(self, engine: Any, structure: str) -> Any:
         config = engine.create_runtime_config()

@@ -60,6 +60,15 @@ class StoredPlans:
         """Open a plan; raise PlanStoreError if there is none of that name, PlanError if TensorRT refuses it."""
         return runtime.open(name, self.plan_bytes(name), self.manifest.structures[name])
 
+    def reopen_plan(self, plan: Plan, runtime: PlanRuntime) -> None:
+        """Let a plan run what is stored here under its name, as ``PlanRuntime.reopen`` does.
+
+        Raises:
+            PlanStoreError: if there is none of that name; the plan is as it was.
+            PlanError: if TensorRT refuses it; the plan is closed.
+        """
+        runtime.reopen(plan, self.plan_bytes(plan.name), self.manifest.structures[plan.name])
+
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
@@ -102,7 +111,7 @@ class PlanStore:
         return self.root / key.bundle_digest[:16] / key.folder_name
 
     def find(self, bundle_digest: str) -> list[PlanKey]:
-        """Return what plans there are of a bundle, by their manifests alone: no file is hashed."""
+        """Return what plans there are of a bundle's own weights, by their manifests alone: no file is hashed."""
         keys = []
         for path in sorted((self.root / bundle_digest[:16]).glob(f"*/{MANIFEST_FILE}")):
             if path.parent.name.startswith("."):
@@ -111,7 +120,7 @@ class PlanStore:
                 keys.append(_parse(path).key)
             except PlanStoreError as error:
                 logger.info("%s", error)
-        return [key for key in keys if key.bundle_digest == bundle_digest]
+        return [key for key in keys if key.bundle_digest == bundle_digest and not key.style]
 
     def open(self, key: PlanKey) -> StoredPlans:
         """Verify a set of plans: manifest, sizes, hashes.
@@ -234,6 +243,8 @@ def _describe_difference(found: PlanKey, wanted: PlanKey) -> str:
 
 
 def _refusal(key: PlanKey | None, problem: str) -> PlanStoreError:
+    if key is not None and key.style:
+        return PlanStoreError(problem, "Set the style again: they are then built anew")
     command = "live2diff-trt build BUNDLE" if key is None else key.build_command
     return PlanStoreError(problem, f"Build them again with `{command}`")
 

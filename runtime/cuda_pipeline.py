@@ -18,7 +18,7 @@ from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.pipeline import Pending, Submitted
-from live2diff_trt.runtime.plan_weights import PlanWeights
+from live2diff_trt.runtime.plan_weights import PlanWeights, PreparedStyle
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
@@ -120,7 +120,7 @@ class CudaPipeline:
                 tick.with_rows(rows).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
         self._graphs = self._capture()
-        self._styled: StyledWeights | None = None
+        self._styled: PreparedStyle | None = None
         self._is_warm = False
         self._closed = False
         self.reset()
@@ -190,53 +190,65 @@ class CudaPipeline:
         self.parts.tick.warm_up_again(lanes.denoise)
         lanes.fork()
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
-        """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
+        """Let the spare plans hold a style, and capture their tick, beside frames on their way; return what swaps both.
 
-        Without spare plans, verify that those in use can take other weights, and return what refits them.
+        Without spare plans, return what exchanges the weights of those in use. Plans that can't be refitted are built
+        anew first, if that was never done for this style; the log says how far that is.
         """
         self._make_current()
         spare = self.parts.spare
         if spare is None:
-            self.parts.weights.check(weights)
-            return lambda: self._refit_in_place(weights)
-        spare.weights.check(weights)
-        spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
+            style = self.parts.weights.prepare(weights, check)
+            return lambda: self._exchange_in_place(style)
+        style = spare.weights.prepare(weights, check)
+        stream = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
+        if spare.weights.exchange(style, stream):
+            return lambda: self._swap_in(spare, style, None)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
-        return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, graphs))
+        return lambda: self._swap_in(spare, style, GraphsOfRows(rows, graphs))
 
-    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfRows) -> None:
-        """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
+    def _swap_in(self, spare: StyledParts, style: PreparedStyle, graphs: GraphsOfRows | None) -> None:
+        """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then.
+
+        Plans that never ran can't be captured beside frames on their way, whose memory they run over: that is done now.
+        """
         self._make_current()
         self.parts.lanes.sync()
+        graphs = graphs or self._rehearse(spare.tick.with_rows(self._rows))
         self._graphs.close()
         self._graphs = graphs
         self.parts = self.parts.with_styled(spare)
-        self._go_on_with(weights)
+        self._go_on_with(style)
 
-    def _refit_in_place(self, weights: StyledWeights) -> None:
+    def _exchange_in_place(self, style: PreparedStyle) -> None:
         """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
         self._make_current()
         parts = self.parts
         parts.lanes.sync()
-        self._graphs.close()  # a graph that was captured before a refit must not be launched after it
+        self._graphs.close()  # a graph that was captured before must not be launched after it
         try:
-            parts.weights.exchange(weights, parts.memory.stream)
+            parts.weights.exchange(style, parts.memory.stream)
         except BaseException:
-            parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
+            before = self._styled or PreparedStyle(style.weights.without_style())
+            parts.weights.exchange(before, parts.memory.stream)
             self._graphs = self._capture()
             raise
-        parts.tick.rehearse(parts.memory.stream)
-        parts.memory.stream.sync()
-        self._graphs = self._capture()
-        self._go_on_with(weights)
+        self._graphs = self._rehearse(parts.tick)
+        self._go_on_with(style)
 
-    def _go_on_with(self, weights: StyledWeights) -> None:
-        tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
+    def _go_on_with(self, style: PreparedStyle) -> None:
+        tokenizer = self.parts.tokenizer.with_template(style.weights.prompt_template)
         self.parts = replace(self.parts, tokenizer=tokenizer)
         self._negative_prompt = None  # it was encoded by another text encoder
-        self._styled = weights
+        self._styled = style
+
+    def _rehearse(self, tick: Tick) -> GraphsOfRows:
+        """Run what of a tick has other weights once, and capture it."""
+        tick.rehearse(self.parts.memory.stream)
+        self.parts.memory.stream.sync()
+        return GraphsOfRows(self._rows, tick.capture(self.parts.memory))
 
     def _capture(self) -> GraphsOfRows:
         return GraphsOfRows(self._rows, self.parts.tick.capture(self.parts.memory))

@@ -28,6 +28,7 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.plan_source import PlanSource
 from live2diff_trt.runtime.plan_weights import PlanWeights
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.spare_style import StyledParts, open_spare
@@ -92,7 +93,6 @@ def open_session(
 ) -> CudaPipeline:
     """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
     _check_window(spec)
-    _check_restyle(options)
     facts = stored.facts(gpu)
     fresh_context = not has_context(options.device)
     free_before = free_memory(options.device)
@@ -111,7 +111,8 @@ def open_session(
     )
     with ExitStack() as opened:
         opened.callback(unet.close)
-        parts = _surround(unet, bundle, stored, spec, options, room)
+        source = PlanSource(stored, PlanStore(options.plans), flavour, gpu, unet.runtime, unet.memory)
+        parts = _surround(unet, bundle, source, spec, options, room)
         opened.callback(parts.exchange.close)
         pipeline = CudaPipeline(parts, spec, seed, guidance, room=room)
         opened.pop_all()  # from here on the pipeline closes them
@@ -125,7 +126,7 @@ def open_session(
 def _surround(
     session: UNetSession,
     bundle: Bundle,
-    stored: StoredPlans,
+    source: PlanSource,
     spec: StreamSpec,
     options: TensorRTOptions,
     room: StreamRoom,
@@ -140,9 +141,9 @@ def _surround(
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
-    weights = PlanWeights(stored.manifest.key, session.plans, session.unet.kernel_weights)
+    weights = PlanWeights(source, session.plans, session.unet.kernel_weights)
     styled = StyledParts(session, weights, stages, tick)
-    spare = open_spare(styled, stored) if options.hot_restyle else None
+    spare = open_spare(styled, source.stored) if options.hot_restyle else None
     return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange, spare)
 
 
@@ -178,14 +179,6 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
     if rows_are_fixed or not same:
         return wanted
     return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
-
-
-def _check_restyle(options: TensorRTOptions) -> None:
-    if options.hot_restyle and not options.refittable:
-        raise BackendError(
-            "plans whose weights can't be exchanged are of no use twice",
-            "Open the stream with TensorRTOptions(refittable=True, hot_restyle=True)",
-        )
 
 
 def _check_window(spec: StreamSpec) -> None:

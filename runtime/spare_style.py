@@ -1,4 +1,4 @@
-"""A second set of the plans whose weights a style replaces: refitted beside the stream, then swapped for the first."""
+"""A second set of the plans whose weights a style replaces: prepared beside the stream, then swapped for the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from live2diff_trt.runtime.unet_session import UNetSession
 
 @dataclass(frozen=True)
 class StyledParts:
-    """What there is twice: one is in use, and the other is refitted. All else, memory too, is shared.
+    """What there is twice: one is in use, and the other takes the next style. All else, memory too, is shared.
 
     Attributes:
         unet: with plans and kernel weights of its own.
@@ -35,7 +35,7 @@ def open_spare(first: StyledParts, stored: StoredPlans) -> StyledParts:
 
     Args:
         first: the set that is in use.
-        stored: the plans, refittable.
+        stored: the plans.
     """
     session = first.unet
     names = [name for name in stored.manifest.plans if name not in KEPT_PLANS]
@@ -46,7 +46,7 @@ def open_spare(first: StyledParts, stored: StoredPlans) -> StyledParts:
     conditions = session.conditions.with_plans(plans)
     unet = session.unet.with_plans(session.memory, plans, conditions)
     stages = first.stages.with_plans(plans)
-    weights = PlanWeights(stored.manifest.key, plans, unet.kernel_weights)
+    weights = first.weights.of_others(plans, unet.kernel_weights)
     return StyledParts(
         replace(session, plans=plans, conditions=conditions, unet=unet),
         weights,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -38,8 +39,24 @@ def build_emulated_plan(
     """Return a plan that is its graph, with what TensorRT would have been told. Stands for ``build_plan``."""
     graph = onnx.load_model_from_string(model)
     fix_dimensions(graph, options.dimensions)
-    header = {"weights": str(model_path.parent), "channels_last": sorted(options.channels_last)}
-    return json.dumps(header).encode() + b"\n" + graph.SerializeToString()
+    values = io.BytesIO()
+    np.savez(values, **options.values)  # type: ignore[arg-type] # names are those of initialisers
+    header = {
+        "weights": str(model_path.parent),
+        "channels_last": sorted(options.channels_last),
+        "refittable": options.refittable,
+        "values": len(values.getvalue()),
+    }
+    on_phase("emulating", 1, 1)
+    return b"".join([json.dumps(header).encode(), b"\n", values.getvalue(), graph.SerializeToString()])
+
+
+def read_emulated_plan(plan: bytes) -> tuple[dict[str, Any], dict[str, Array], bytes]:
+    """Return what ``build_emulated_plan`` was told, the values that it was built with, and the graph."""
+    header, _, rest = plan.partition(b"\n")
+    told = json.loads(header)
+    with np.load(io.BytesIO(rest[: told["values"]])) as values:
+        return told, dict(values), rest[told["values"] :]
 
 
 @dataclass(frozen=True)
@@ -78,8 +95,7 @@ class GraphCache:
         shutil.rmtree(self._folder)
 
     def _open(self, name: str, plan: bytes, weights: Mapping[str, Array]) -> _OpenedGraph:
-        header, _, model = plan.partition(b"\n")
-        options = json.loads(header)
+        options, built_with, model = read_emulated_plan(plan)
         for path in Path(options["weights"]).glob("*.data"):  # ONNX Runtime takes no links
             if not (self._folder / path.name).exists():
                 shutil.copy(path, self._folder)
@@ -92,7 +108,8 @@ class GraphCache:
             for spec in specs
         ]
         signature = GraphSignature(name, tuple(inputs), tuple(outputs))
-        opened = OnnxGraphs(self._folder, [signature], OnnxRuntimeOptions(threads=1), weights).open(name)
+        values = {**built_with, **weights}
+        opened = OnnxGraphs(self._folder, [signature], OnnxRuntimeOptions(threads=1), values).open(name)
         return _OpenedGraph(
             opened, {tensor.name: tensor for tensor in tensors}, frozenset(options["channels_last"]), weights_of(graph)
         )
@@ -125,8 +142,11 @@ class EmulatedPlan:
         self.weights = opened.weights
         self._opened = opened
         self._gpu = gpu
+        self._graphs = graphs
         self._addresses: dict[str, int] = {}
         self._scratch = 0
+        self._is_open = True
+        self._has_run = False
         self._mark: bytes | None = None  # what its scratch memory holds while it runs
         self._marks = 0
 
@@ -145,22 +165,37 @@ class EmulatedPlan:
 
     def enqueue(self, stream: int) -> None:
         """Enqueue a run over the addresses that are bound now."""
+        if not self._is_open:
+            raise PlanError(f"the plan {self.name} is closed", "Mend the runtime")
         if set(self._addresses) != set(self.tensors) or not self._scratch:
             missing = sorted(set(self.tensors) - set(self._addresses))
             raise PlanError(f"the plan {self.name} has no address for {missing or 'scratch'}", "Mend the runtime")
         addresses = dict(self._addresses)
         refits = self.refitter.enqueued
+        if self._gpu.streams[stream].recorded is None:
+            self._has_run = True
+        elif not self._has_run:
+            raise EmulationError(f"the plan {self.name} is captured before it ever ran")
         self._gpu.streams[stream].submit(f"plan {self.name}", lambda: self._begin(refits), lambda: self._run(addresses))
 
     def close(self) -> None:
-        """Let go of the addresses."""
-        self._addresses.clear()
+        """Run no more, until another build is held."""
+        self._is_open = False
 
     def exchange(self, opened: _OpenedGraph) -> None:
         """Hold other weights from here on."""
         if self._mark is not None:
             raise EmulationError(f"the plan {self.name} is refitted while it runs")
         self._opened = opened
+
+    def hold(self, plan: bytes) -> None:
+        """Run another build of the same graph. What was captured before must not run any more."""
+        if self._mark is not None:
+            raise EmulationError(f"the plan {self.name} is freed while it runs")
+        opened = self._graphs.open(plan)
+        self.plan, self._opened, self._is_open, self._has_run = plan, opened, True, False
+        self._scratch = 0
+        self.refitter = self.refitter.of_another_build()
 
     def _begin(self, refits: int) -> None:
         if self.refitter.done != refits:
@@ -202,9 +237,11 @@ class EmulatedRefitter:
 
     Attributes:
         enqueued, done: how often.
+        lacks: weights that TensorRT does not list.
         refuses: weights that it does not take, as it turns out late.
     """
 
+    lacks: tuple[str, ...] = ()
     refuses: tuple[str, ...] = ()
 
     def __init__(self, plan: EmulatedPlan, gpu: EmulatedGpu, graphs: GraphCache) -> None:
@@ -214,15 +251,25 @@ class EmulatedRefitter:
         self._graphs = graphs
         self._weights: dict[str, Array] = {}
 
-    def check(self, wanted: Iterable[str]) -> None:
-        """Refuse what the graph does not have."""
-        missing = set(wanted) - self._plan.weights
-        if missing:
-            raise PlanError(f"the plan {self._plan.name} has no place for {missing}", "Mend the runtime")
+    def of_another_build(self) -> EmulatedRefitter:
+        """Return the refitter of a plan that was opened in the place of this one's, which is no longer captured."""
+        other = EmulatedRefitter(self._plan, self._gpu, self._graphs)
+        other.enqueued = other.done = self.enqueued + 1
+        return other
+
+    def find_obstacle(self, values: Mapping[str, Array], read: Callable[[str], Array | None]) -> str | None:
+        """Return what the graph does not have, and the plan was not built for."""
+        told, _, _ = read_emulated_plan(self._plan.plan)
+        if not told["refittable"]:
+            return f"the plan {self._plan.name} was not built refittable"
+        missing = values.keys() - (self._plan.weights - set(self.lacks))
+        return f"the plan {self._plan.name} has no place for {missing}" if missing else None
 
     def refit(self, values: Mapping[str, Array], read: Callable[[str], Array | None], stream: int) -> object:
         """Exchange weights in a stream's order; values are read then, not before."""
-        self.check(values)
+        obstacle = self.find_obstacle(values, read)
+        if obstacle is not None:
+            raise PlanError(obstacle, "Mend the runtime")
         self.enqueued += 1
         kept = weakref.ref(keep := _Kept(dict(values)))
         self._gpu.streams[stream].submit("refit", lambda: self._exchange(kept))
@@ -264,6 +311,12 @@ class EmulatedPlanRuntime:
         if not self._gpu.is_current:
             raise EmulationError(f"the plan {name} is opened in a thread that has no device")
         return EmulatedPlan(name, plan, self._gpu, self._graphs)
+
+    def reopen(self, opened: EmulatedPlan, plan: bytes, structure: str) -> None:
+        """Let a plan run another build, in a thread in which the device is current."""
+        if not self._gpu.is_current:
+            raise EmulationError(f"the plan {opened.name} is opened in a thread that has no device")
+        opened.hold(plan)
 
     def serialise_caches(self) -> dict[str, bytes]:
         """Return what a later process need not compile."""
