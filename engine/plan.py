@@ -75,6 +75,11 @@ class Plan:
             raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", _BUILD_AGAIN)
         self._addresses[tensor] = address
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether every tensor has an address."""
+        return self._addresses.keys() == self.tensors.keys()
+
     def use_scratch(self, address: int, size: int) -> None:
         """Give the plan its scratch memory; raise PlanError if that is too small."""
         if size < self.scratch_bytes:

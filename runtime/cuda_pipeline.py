@@ -216,7 +216,7 @@ class CudaPipeline:
         """
         self._make_current()
         self.parts.lanes.sync()
-        graphs = graphs or self._rehearse(spare.tick.with_rows(self._rows))
+        graphs = graphs or self._rehearse(spare)
         self._graphs.close()
         self._graphs = graphs
         self.parts = self.parts.with_styled(spare)
@@ -233,9 +233,9 @@ class CudaPipeline:
         except BaseException:
             before = self._styled or PreparedStyle(style.weights.without_style())
             parts.weights.exchange(before, parts.memory.stream)
-            self._graphs = self._capture()
+            self._graphs = self._rehearse(parts)
             raise
-        self._graphs = self._rehearse(parts.tick)
+        self._graphs = self._rehearse(parts)
         self._go_on_with(style)
 
     def _go_on_with(self, style: PreparedStyle) -> None:
@@ -244,11 +244,15 @@ class CudaPipeline:
         self._negative_prompt = None  # it was encoded by another text encoder
         self._styled = style
 
-    def _rehearse(self, tick: Tick) -> GraphsOfRows:
-        """Run what of a tick has other weights once, and capture it."""
-        tick.rehearse(self.parts.memory.stream)
-        self.parts.memory.stream.sync()
-        return GraphsOfRows(self._rows, tick.capture(self.parts.memory))
+    def _rehearse(self, parts: SessionParts | StyledParts) -> GraphsOfRows:
+        """Run plans that hold other weights once, so that everything late is loaded, and capture a tick of them.
+
+        Nothing that outlives a tick is written.
+        """
+        stream = self.parts.memory.stream
+        parts.stages.embed_depth_latent(stream, parts.stages.depth_features)  # warm-up bound it to the UNet's rows
+        parts.weights.rehearse(stream)
+        return GraphsOfRows(self._rows, parts.tick.with_rows(self._rows).capture(self.parts.memory))
 
     def _capture(self) -> GraphsOfRows:
         return GraphsOfRows(self._rows, self.parts.tick.capture(self.parts.memory))

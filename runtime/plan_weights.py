@@ -130,6 +130,16 @@ class PlanWeights:
         )
         return reopened > 0
 
+    def rehearse(self, stream: Stream) -> None:
+        """Run every plan once where it is bound: over what was computed last. No plan may run meanwhile.
+
+        Waits for the stream.
+        """
+        for plan in self._plans.values():
+            if plan.is_bound:
+                plan.enqueue(int(stream.handle))
+        stream.sync()
+
     def _find_obstacles(self, weights: StyledWeights) -> dict[str, str]:
         """Return why plans can't be refitted, for those of which a style changes something."""
         changes = {name: _read(weights.changed.keys() & own, weights) for name, own in self._of_plan.items()}

@@ -156,6 +156,11 @@ class EmulatedPlan:
             raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", "Mend the runtime")
         self._addresses[tensor] = address
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether every tensor has an address."""
+        return self._addresses.keys() == self.tensors.keys()
+
     def use_scratch(self, address: int, size: int) -> None:
         """Take scratch memory."""
         if size < self.scratch_bytes or address % SCRATCH_ALIGNMENT:
@@ -167,7 +172,7 @@ class EmulatedPlan:
         """Enqueue a run over the addresses that are bound now."""
         if not self._is_open:
             raise PlanError(f"the plan {self.name} is closed", "Mend the runtime")
-        if set(self._addresses) != set(self.tensors) or not self._scratch:
+        if not self.is_bound or not self._scratch:
             missing = sorted(set(self.tensors) - set(self._addresses))
             raise PlanError(f"the plan {self.name} has no address for {missing or 'scratch'}", "Mend the runtime")
         addresses = dict(self._addresses)
