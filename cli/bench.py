@@ -172,7 +172,7 @@ def controls(
     ticks: Annotated[int, typer.Option(min=2, help="Ticks of each part of the run.")] = 24,
     style: Annotated[
         Path | None,
-        typer.Option(help="A style to change to; of TensorRT's backends tensorrt-refittable alone can."),
+        typer.Option(help="A style to change to; all of TensorRT's backends but tensorrt-refittable build it first."),
     ] = None,
     autoencoder: AutoencoderOption = None,
     out: OutOption = None,

@@ -146,13 +146,12 @@ def run(
         flavour=flavour.value,
         form=form.value,
         rows=rows,
-        refittable=restyle is not None,
         device=device,
         plans=plans,
         overlap=overlap is Switch.on,
     )
     folder = _one_bundle(bundle, bundle_option)
-    options = choose_backend(backend, folder, on_cpu, on_gpu)
+    options = choose_backend(backend, folder, on_cpu, on_gpu, restyled=restyle is not None)
     chosen = _choose_steps(steps, folder)
     with (
         open_source(source) as incoming,

@@ -58,23 +58,36 @@ def build_style_plans(
         return found
     _, networks = collect_networks(weights.base.bundle, key)
     wanted = [network for network in networks if network.name in known.union(names)]
-    telling = _ProgressLog(weights.describe(), len(wanted), check)
+    _tell_of_build(weights, len(wanted), key)
+    telling = _ProgressLog(weights.describe(), check)
     work = PlanWork(styled_key, wanted, weights.changed)
     workers = max(1, (os.cpu_count() or 1) // 2) if key.form == "split" else 1
     with store.writing(styled_key, replace=True) as folder:
         write_plans(folder, work, flavour, gpu, telling, workers)
-    return store.open(styled_key)
+    stored = store.open(styled_key)
+    logger.info("%s: %d plans built in %.0f s", weights.describe(), len(wanted), stored.manifest.build_seconds)
+    return stored
+
+
+def _tell_of_build(weights: StyledWeights, plans: int, key: PlanKey) -> None:
+    """Warn: whoever waits for a style waits longer than for a refit."""
+    faster = "" if key.refittable else "; plans of `build --refittable` take a style without that"
+    logger.warning(
+        "%s: building %d plans, which can't be refitted; it may take minutes, once%s",
+        weights.describe(),
+        plans,
+        faster,
+    )
 
 
 class _ProgressLog:
     """Tells the log how far a build is, and the caller that it goes on."""
 
-    def __init__(self, style: str, plans: int, check: Callable[[], None]) -> None:
+    def __init__(self, style: str, check: Callable[[], None]) -> None:
         self._style = style
         self._check = check
         self._started = time.perf_counter()
         self._told = 0
-        logger.info("%s: building %d plans, which can't be refitted, beside the stream", style, plans)
 
     def __call__(self, progress: BuildProgress) -> None:
         self._check()

@@ -172,8 +172,11 @@ def test_the_log_says_how_far_it_is(workshop: Workshop, ink: Path, caplog: pytes
     count = len(workshop.built)
     told = [record.message for record in caplog.records]
     assert any(f"{count} plans can't be refitted; the plan " in one and "not built refittable" in one for one in told)
-    assert any(f"building {count} plans, which can't be refitted, beside the stream" in one for one in told)
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert f"building {count} plans, which can't be refitted; it may take minutes" in warning
+    assert "`build --refittable`" in warning
     assert 5 <= sum(f"of {count} plans built in" in one for one in told) <= 10
+    assert any(f": {count} plans built in" in one for one in told)
     assert any(f"0 plans refitted, {count} opened in the place of others" in one for one in told)
 
 
