@@ -7,7 +7,7 @@ from pathlib import Path
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.cli.choices import BackendOption
+from live2diff_trt.cli.choices import BackendChoice
 from live2diff_trt.cli.console import messages
 from live2diff_trt.engine.errors import BackendError, GpuError, PlanStoreError
 from live2diff_trt.engine.flavour import choose_flavour
@@ -19,7 +19,7 @@ from live2diff_trt.runtime.backend import BackendOptions
 
 
 def choose_backend(
-    choice: BackendOption,
+    choice: BackendChoice,
     bundle: Path,
     on_cpu: OnnxRuntimeOptions,
     on_gpu: TensorRTOptions,
@@ -31,11 +31,11 @@ def choose_backend(
     A backend that was named is never replaced: opening it says what it lacks. For a style (``restyled``), refittable
     plans go before others.
     """
-    if choice is BackendOption.onnxruntime or on_cpu != OnnxRuntimeOptions():
+    if choice is BackendChoice.onnxruntime or on_cpu != OnnxRuntimeOptions():
         return on_cpu
     if restyled:
         on_gpu = _prefer_refittable(bundle, on_gpu)
-    if choice is BackendOption.tensorrt:
+    if choice is BackendChoice.tensorrt:
         return on_gpu
     obstacle = _find_obstacle(bundle, on_gpu)
     if obstacle is None:

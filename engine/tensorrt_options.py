@@ -20,8 +20,8 @@ class TensorRTOptions:
         flavour: ``auto`` takes what can work on this GPU; a named one that can't is an error.
         form: ``split`` reads the ring in place by our own kernels; ``whole`` is one plan a tick.
         rows: row count R of the plans; None takes the best of those that were built.
-        refittable: plans whose weights can be exchanged: ``Stream.set_style`` takes seconds then. Of others, those that a
-            style changes are built with its weights, once.
+        refittable: plans whose weights ``Stream.set_style`` can exchange. Of others, those of which a style changes
+            something are built with its weights, once.
         hot_restyle: hold the plans whose weights a style replaces twice, so that it is prepared beside the frames on
             their way, and not while they wait; it takes the memory of their weights once more.
         device: number of the CUDA device.
