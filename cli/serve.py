@@ -12,7 +12,17 @@ import typer
 
 from live2diff_trt.bundle.schedule import MOST_STEPS
 from live2diff_trt.cli.backend import choose_backend
-from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice
+from live2diff_trt.cli.backend_options import (
+    BackendOption,
+    DeviceOption,
+    FlavourOption,
+    FormOption,
+    PlansOption,
+    ProviderOption,
+    RowsOption,
+    ThreadsOption,
+)
+from live2diff_trt.cli.choices import BackendChoice, FlavourChoice, FormChoice, ProviderChoice
 from live2diff_trt.cli.console import messages, show_log
 from live2diff_trt.cli.step_options import read_step_list
 from live2diff_trt.engine.errors import BackendError
@@ -53,16 +63,14 @@ def serve(
         list[str] | None, typer.Option(help="A STUN server for WebRTC, as in stun:stun.example.com:3478.")
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, one object a line.")] = False,
-    backend: Annotated[
-        BackendOption, typer.Option(help="Who computes; auto: TensorRT where this bundle was built for this GPU.")
-    ] = BackendOption.auto,
-    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
-    form: Annotated[FormOption, typer.Option(help="Which of TensorRT's plans.")] = FormOption.in_segments,
-    rows: Annotated[int | None, typer.Option(min=1, help="Which of TensorRT's plans: rows at once.")] = None,
-    plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
-    device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
-    provider: Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime computes.")] = ProviderChoice.cpu,
-    threads: Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0: one per core.")] = 0,
+    backend: BackendOption = BackendChoice.auto,
+    flavour: FlavourOption = FlavourChoice.auto,
+    form: FormOption = FormChoice.in_segments,
+    rows: RowsOption = None,
+    plans: PlansOption = None,
+    device: DeviceOption = 0,
+    provider: ProviderOption = ProviderChoice.cpu,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Serve a page on which visitors stream their own video through a bundle."""
     try:
@@ -92,10 +100,8 @@ def serve(
     )
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
     files = _read_styles(styles or ())
-    on_gpu = TensorRTOptions(
-        flavour=flavour.value, form=form.value, rows=rows, refittable=bool(files), device=device, plans=plans
-    )
-    options = choose_backend(backend, bundle, on_cpu, on_gpu)
+    on_gpu = TensorRTOptions(flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans)
+    options = choose_backend(backend, bundle, on_cpu, on_gpu, restyled=bool(files))
     steps = None if step_list is None else read_step_list(step_list)
     with (
         bind(settings) as listening,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -44,9 +44,19 @@ class Plan:
     def __init__(self, name: str, tensors: Mapping[str, PlanTensor], scratch_bytes: int, context: Any) -> None:
         self.name = name
         self.tensors = tensors
-        self.scratch_bytes = scratch_bytes
         self.scratch = (0, 0)
+        self._addresses: dict[str, int] = {}
+        self.hold(context, scratch_bytes)
+
+    def hold(self, context: Any, scratch_bytes: int) -> None:
+        """Run another context, of the same inputs and outputs, from here on, once it is given scratch memory.
+
+        What was bound stays bound.
+        """
+        self.scratch_bytes = scratch_bytes
         self._context = context
+        for tensor, address in self._addresses.items():
+            self.bind(tensor, address)
 
     def bind(self, tensor: str, address: int) -> None:
         """Tell the plan where a tensor lies. What was enqueued before keeps the address it had.
@@ -56,6 +66,12 @@ class Plan:
         """
         if tensor not in self.tensors or not self._context.set_tensor_address(tensor, address):
             raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", _BUILD_AGAIN)
+        self._addresses[tensor] = address
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether every tensor has an address."""
+        return self._addresses.keys() == self.tensors.keys()
 
     def use_scratch(self, address: int, size: int) -> None:
         """Give the plan its scratch memory; raise PlanError if that is too small."""
@@ -105,13 +121,18 @@ class LoadedPlan:
         configure: Callable[[Any], Any],
     ) -> None:
         self.name = name
-        self.scratch_bytes = int(engine.device_memory_size_v2)
-        self.weight_bytes = int(engine.get_engine_stat(flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
         self.tensors = {tensor.name: tensor for tensor in _describe_tensors(engine, flavour)}
-        self.refitter = PlanRefitter(name, engine, flavour, log)
-        self._messages = log[1]
-        self._engine = engine
+        self._flavour = flavour
+        self._log = log
         self._configure = configure
+        self.hold(engine)
+
+    def hold(self, engine: Any) -> None:
+        """Be another engine of the same graph from here on. Contexts of the one before are to be closed by then."""
+        self.scratch_bytes = int(engine.device_memory_size_v2)
+        self.weight_bytes = int(engine.get_engine_stat(self._flavour.module.EngineStat.TOTAL_WEIGHTS_SIZE))
+        self.refitter = PlanRefitter(self.name, engine, self._flavour, self._log)
+        self._engine = engine
 
     def open(self) -> Plan:
         """Make an execution context. One at a time of the same plan; whoever opens it closes it before the plan.
@@ -119,20 +140,33 @@ class LoadedPlan:
         Raises:
             PlanError: if TensorRT refuses, with its words.
         """
-        engine = self._engine
-        self._messages.clear()
-        context = engine.create_execution_context(self._configure(engine))
-        if context is None:
-            raise PlanError(
-                f"TensorRT can't make an execution context of the plan {self.name}: {self._messages.last()}",
-                _BUILD_AGAIN,
-            )
-        return Plan(self.name, self.tensors, self.scratch_bytes, context)
+        return Plan(self.name, self.tensors, self.scratch_bytes, self._make_context())
+
+    def reopen(self, context: Plan) -> None:
+        """Let a context of what this held before go on with what it holds now. One at a time, as with ``open``.
+
+        Raises:
+            PlanError: if TensorRT refuses, with its words. The context is closed then.
+        """
+        context.close()
+        context.hold(self._make_context(), self.scratch_bytes)
 
     def close(self) -> None:
         """Let go of the weights; closing twice is harmless."""
         self._engine = None
         self.refitter.close()
+
+    def _make_context(self) -> Any:
+        engine = self._engine
+        messages = self._log[1]
+        messages.clear()
+        context = engine.create_execution_context(self._configure(engine))
+        if context is None:
+            raise PlanError(
+                f"TensorRT can't make an execution context of the plan {self.name}: {messages.last()}",
+                _BUILD_AGAIN,
+            )
+        return context
 
 
 class PlanRuntime(ClosedAtEnd):
@@ -174,14 +208,33 @@ class PlanRuntime(ClosedAtEnd):
         Raises:
             PlanError: if TensorRT refuses, with its words.
         """
-        self._messages.clear()
-        engine = self._runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise PlanError(f"TensorRT can't load the plan {name}: {self._messages.last()}", _BUILD_AGAIN)
+        engine = self._deserialise(name, plan)
         log = self._logger, self._messages
         loaded = LoadedPlan(name, engine, self._flavour, log, lambda engine: self._configure(engine, structure))
         self._loaded.append(loaded)
         return loaded
+
+    def reload(self, loaded: LoadedPlan, plan: bytes, contexts: Iterable[Plan]) -> None:
+        """Let a plan be another build of the same graph. What its contexts were bound to stays bound.
+
+        What it was before is freed first, and must not be in use; no graph that it was captured in may be launched any
+        more.
+
+        Args:
+            loaded: the plan.
+            plan: what TensorRT built.
+            contexts: all of it that are open. They want scratch memory anew.
+
+        Raises:
+            PlanError: if TensorRT refuses, with its words. The plan is closed then, or its contexts are.
+        """
+        contexts = tuple(contexts)
+        for context in contexts:
+            context.close()
+        loaded.close()
+        loaded.hold(self._deserialise(loaded.name, plan))
+        for context in contexts:
+            loaded.reopen(context)
 
     def serialise_caches(self) -> dict[str, bytes]:
         """Return compiled kernels by structure, for the next process; those of plans that were not opened among them.
@@ -198,6 +251,13 @@ class PlanRuntime(ClosedAtEnd):
         self._loaded.clear()
         self._caches.clear()
         self._runtime = None
+
+    def _deserialise(self, name: str, plan: bytes) -> Any:
+        self._messages.clear()
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise PlanError(f"TensorRT can't load the plan {name}: {self._messages.last()}", _BUILD_AGAIN)
+        return engine
 
     def _configure(self, engine: Any, structure: str) -> Any:
         config = engine.create_runtime_config()

@@ -28,14 +28,13 @@ class CudaEngine:
     The GPU orders the streams' work itself. What a style replaces is loaded once more for each style.
 
     Raises:
-        BackendError: if plans are to be there twice, for styles that are prepared beside a stream; if there are styles
-            and plans that can't be refitted.
+        BackendError: if plans are to be there twice, for styles that are prepared beside a stream.
     """
 
     def __init__(
         self, bundle: Bundle, spec: StreamSpec, options: TensorRTOptions, max_steps: int, styles: NamedStyles
     ) -> None:
-        _check_restyle(options, styles)
+        _check_restyle(options)
         self.spec, self.max_steps, self.styles = spec, max_steps, styles.names
         self._bundle, self._options, self._named = bundle, options, styles
         self._room = StreamRoom(max_steps)
@@ -90,22 +89,15 @@ def _load_styled(plans: OpenedPlans, weights: StyledWeights) -> OpenedPlans:
     """Load what a style replaces once more, with its weights."""
     with ExitStack() as opened:
         apart = opened.enter_context(plans.load_apart())
-        apart.weights.check(weights)
-        apart.weights.exchange(weights, apart.memory.stream)
+        apart.weights.exchange(apart.weights.prepare(weights), {}, apart.memory.stream)
         apart.weights.fix()
         opened.pop_all()
     return apart
 
 
-def _check_restyle(options: TensorRTOptions, styles: NamedStyles) -> None:
+def _check_restyle(options: TensorRTOptions) -> None:
     if options.hot_restyle:
         raise BackendError(
             "plans that streams share can't be prepared for another style beside one of them",
             "Open the engine without hot_restyle",
-        )
-    if styles.names and not options.refittable:
-        raise BackendError(
-            "plans whose weights can't be exchanged have one style",
-            "Build others with `live2diff-trt build BUNDLE --refittable`, and open the engine with "
-            "TensorRTOptions(refittable=True)",
         )

@@ -19,6 +19,7 @@ from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.opened_plans import OpenedPlans
 from live2diff_trt.runtime.pipeline import Pending, Submitted
+from live2diff_trt.runtime.plan_weights import PreparedStyle
 from live2diff_trt.runtime.prompt import PromptTokenizer
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
@@ -131,7 +132,7 @@ class CudaPipeline:
                 tick.with_rows(rows).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
         self._graphs = GraphsOfRows(self._rows, {rows: self._capture(rows) for rows in of_kinds})
-        self._styled: StyledWeights | None = None
+        self._held: PreparedStyle | None = None  # by the plans in use, where styles are exchanged in place
         self._is_warm = False
         self._closed = False
         self.reset()
@@ -201,86 +202,96 @@ class CudaPipeline:
         self.parts.tick.warm_up_again(lanes.denoise)
         lanes.fork()
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
-        """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
+        """Let the spare plans hold a style, and capture their tick, beside frames on their way; return what swaps both.
 
-        Without spare plans, verify that those in use can take other weights, and return what refits them. Where streams
-        share plans of each style, make contexts of those, and return what goes on with them.
+        Without spare plans, return what exchanges the weights of those in use. Plans that can't be refitted are built
+        anew first, if that was never done for this style; the log says how far that is. Where streams share plans of
+        each style, make contexts of those, and return what goes on with them.
         """
+        check()
         self._make_current()
         if self._find_plans is not None:
-            parts = self.parts
-            prepared = open_styled(StyledParts(parts.unet, parts.stages, parts.tick), self._find_plans(weights))
-            self._drop_prepared()  # not before these are there: where they fail, those before may still be taken
-            self._prepared = prepared
-            return lambda: self._change_plans(prepared, weights)
+            return self._prepare_contexts(weights, self._find_plans(weights))
         spare = self.parts.spare
         if spare is None:
-            self.parts.unet.opened.weights.check(weights)
-            return lambda: self._refit_in_place(weights)
-        refitting = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
-        spare.unet.opened.weights.check(weights)
-        spare.unet.opened.weights.exchange(weights, refitting)
+            style = self.parts.unet.opened.weights.prepare(weights, check)
+            return lambda: self._exchange_in_place(style)
+        held = spare.unet.opened.weights
+        style = held.prepare(weights, check)
+        stream = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
+        if held.exchange(style, spare.unet.plans, stream):
+            return lambda: self._swap_in(spare, weights)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
         return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, {rows: graphs}))
 
-    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfRows) -> None:
-        """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
+    def _prepare_contexts(self, weights: StyledWeights, opened: OpenedPlans) -> Callable[[], None]:
+        """Make contexts of plans that hold a style; return what goes on with them."""
+        self._drop_prepared()
+        parts = self.parts
+        prepared = self._prepared = open_styled(StyledParts(parts.unet, parts.stages, parts.tick), opened)
+        return lambda: self._change_plans(prepared, weights)
+
+    def _swap_in(self, styled: StyledParts, weights: StyledWeights, graphs: GraphsOfRows | None = None) -> None:
+        """Go on with plans that hold other weights; those in use until now are the spare ones then. The stream waits.
+
+        Contexts that never ran can't be captured beside frames on their way, whose memory they run over: that is done
+        now, if there are no graphs.
+        """
         self._make_current()
         self.parts.lanes.sync()
+        graphs = graphs or self._rehearse(styled)
         self._graphs.close()
         self._graphs = graphs
-        self.parts = self.parts.with_styled(spare)
-        self._go_on_with(weights)
-
-    def _refit_in_place(self, weights: StyledWeights) -> None:
-        """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
-        self._make_current()
-        parts = self.parts
-        held = parts.unet.opened.weights
-        parts.lanes.sync()
-        self._graphs.close()  # a graph that was captured before a refit must not be launched after it
-        try:
-            held.exchange(weights, parts.memory.stream)
-        except BaseException:
-            held.exchange(self._styled or weights.without_style(), parts.memory.stream)
-            self._capture_rows_in_effect()
-            raise
-        parts.tick.rehearse(parts.memory.stream)
-        parts.memory.stream.sync()
-        self._capture_rows_in_effect()
+        self.parts = self.parts.with_styled(styled)
         self._go_on_with(weights)
 
     def _change_plans(self, styled: StyledParts, weights: StyledWeights) -> None:
         """Go on with contexts of other plans; those of the plans in use until now are closed. The stream waits."""
-        self._make_current()
-        parts = self.parts
-        parts.lanes.sync()
-        tick = styled.tick.with_rows(self._rows)
-        tick.rehearse(parts.memory.stream)
-        parts.memory.stream.sync()
-        graphs = GraphsOfRows(self._rows, {self._rows: tick.capture(parts.memory)})
-        self._graphs.close()
-        self._graphs = graphs
-        self.parts = replace(parts, unet=styled.unet, stages=styled.stages, tick=tick)
+        before = self.parts.unet
+        self._swap_in(styled, weights)
+        self.parts = replace(self.parts, spare=None)
         self._prepared = None
-        close_styled(parts.unet)
-        self._go_on_with(weights)
+        close_styled(before)
 
     def _drop_prepared(self) -> None:
         if self._prepared is not None:
             close_styled(self._prepared.unet)
             self._prepared = None
 
+    def _exchange_in_place(self, style: PreparedStyle) -> None:
+        """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
+        self._make_current()
+        parts = self.parts
+        unet, stream = parts.unet, parts.memory.stream
+        parts.lanes.sync()
+        self._graphs.close()  # a graph that was captured before must not be launched after it
+        try:
+            unet.opened.weights.exchange(style, unet.plans, stream)
+        except BaseException:
+            before = self._held or PreparedStyle(style.weights.without_style())
+            unet.opened.weights.exchange(before, unet.plans, stream)
+            self._graphs = self._rehearse(parts)
+            raise
+        self._graphs = self._rehearse(parts)
+        self._held = style
+        self._go_on_with(style.weights)
+
     def _go_on_with(self, weights: StyledWeights) -> None:
         tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
         self.parts = replace(self.parts, tokenizer=tokenizer)
         self._negative_prompt = None  # it was encoded by another text encoder
-        self._styled = weights
 
-    def _capture_rows_in_effect(self) -> None:
-        self._graphs = GraphsOfRows(self._rows, {self._rows: self._capture(self._rows)})
+    def _rehearse(self, parts: SessionParts | StyledParts) -> GraphsOfRows:
+        """Run plans that hold other weights once, so that everything late is loaded, and capture a tick of them.
+
+        Nothing that outlives a tick is written.
+        """
+        stages, rows = parts.stages, self._rows
+        stages.embed_depth_latent(self.parts.memory.stream, stages.depth_features)  # warm-up bound it to the UNet's
+        parts.unet.rehearse()
+        return GraphsOfRows(rows, {rows: parts.tick.with_rows(rows).capture(self.parts.memory)})
 
     def _capture(self, rows: StreamRows) -> TickGraphs:
         return self.parts.tick.with_rows(rows).capture(self.parts.memory)

@@ -104,10 +104,8 @@ def open_plans(
     Raises:
         DeviceMemoryError: if they would not fit; nothing was allocated then.
         SpecError: if the stream's window is not the one the kernels are compiled for.
-        BackendError: if plans that can't be refitted are wanted twice.
     """
     _check_window(spec)
-    _check_restyle(options)
     facts = stored.facts(gpu)
     free_before = None if has_context(options.device) else free_memory(options.device)
     Device(options.device).set_current()
@@ -248,14 +246,6 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
     if rows_are_fixed or not same:
         return wanted
     return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
-
-
-def _check_restyle(options: TensorRTOptions) -> None:
-    if options.hot_restyle and not options.refittable:
-        raise BackendError(
-            "plans whose weights can't be exchanged are of no use twice",
-            "Open the stream with TensorRTOptions(refittable=True, hot_restyle=True)",
-        )
 
 
 def _check_window(spec: StreamSpec) -> None:

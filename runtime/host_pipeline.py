@@ -133,8 +133,9 @@ class HostPipeline:
             latents, depth_latents = zip(*self._newest, strict=True)
             self._denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
         """Open the graphs anew whose weights it replaces; return what puts them in the place of those in use."""
+        check()
         styled = self._open_styled(weights)
         return lambda: self._go_on_with(styled)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -20,41 +19,11 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.runtime.cut_kernels import upload_constants
 from live2diff_trt.runtime.device import DeviceMemory
+from live2diff_trt.runtime.plan_source import PlanSource, keep_runtime_caches
 from live2diff_trt.runtime.plan_threads import call_per_plan
 from live2diff_trt.runtime.plan_weights import PlanWeights
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class PlanSource:
-    """What all sets of the same plans have in common.
-
-    Attributes:
-        stored: the plans.
-        runtime: that loads them.
-        facts: of this GPU.
-        kernels: of the device.
-        dtype: of the stream.
-        making_contexts: for whoever makes contexts of plans of this runtime.
-    """
-
-    stored: StoredPlans
-    runtime: PlanRuntime
-    facts: GpuFacts
-    kernels: Kernels
-    dtype: str
-    making_contexts: Lock
-
-    def load(self, names: Iterable[str], device_id: int, owned: ExitStack) -> dict[str, LoadedPlan]:
-        """Load plans, by name; ``owned`` closes them."""
-
-        def load(name: str) -> LoadedPlan:
-            plan = self.stored.load_plan(name, self.runtime)
-            owned.callback(plan.close)
-            return plan
-
-        return call_per_plan(load, names, device_id)
 
 
 class OpenedPlans(ClosedAtEnd):
@@ -89,7 +58,7 @@ class OpenedPlans(ClosedAtEnd):
         self.free_before: int | None = None
         self.memory = memory
         self.constants = constants
-        self.weights = PlanWeights(source.stored.manifest.key, plans, constants)
+        self.weights = PlanWeights(source, plans, constants, memory)
         self._source = source
         self._plans = plans
         self._owned = owned
@@ -135,23 +104,8 @@ class OpenedPlans(ClosedAtEnd):
         Raises:
             PlanError: if TensorRT refuses one; the others are closed then.
         """
-        made: list[Plan] = []
-
-        def open_one(name: str) -> Plan:
-            plan = self._plans[name].open()
-            made.append(plan)
-            return plan
-
-        # One stream at a time: of a plan, TensorRT is asked for one context at a time; RTX's caches are read at rest.
-        with self._source.making_contexts:
-            try:
-                contexts = call_per_plan(open_one, self._plans if names is None else names, self.device_id)
-                keep_runtime_caches(self._source.runtime, self._source.facts)
-            except BaseException:
-                for plan in made:
-                    plan.close()
-                raise
-        return contexts
+        asked = self._plans if names is None else {name: self._plans[name] for name in names}
+        return self._source.open_contexts(asked, self.device_id)
 
     def load_apart(self) -> OpenedPlans:
         """Load the plans whose weights a style replaces once more, for other weights than these; share all else.
@@ -215,7 +169,7 @@ def load_plans(
     with ExitStack() as owned:
         memory = owned.enter_context(DeviceMemory(device_id))
         runtime = owned.enter_context(PlanRuntime(flavour, facts.load_runtime_caches()))
-        source = PlanSource(stored, runtime, facts, Kernels.load(memory.device), dtype, Lock())
+        source = PlanSource(stored, flavour, runtime, facts, Kernels.load(memory.device), dtype, Lock())
         plans = source.load(stored.manifest.plans, device_id, owned)
         return OpenedPlans(source, measured, memory, plans, upload_constants(memory, stored, dtype), owned.pop_all())
 
@@ -245,10 +199,3 @@ def _measure_plans(stored: StoredPlans, flavour: Flavour, facts: GpuFacts, devic
     }
     facts.save_measured(measured)
     return measured
-
-
-def keep_runtime_caches(runtime: PlanRuntime, facts: GpuFacts) -> None:
-    """Keep what RTX compiled, if it did and that was not kept yet, so that the next process need not."""
-    if runtime.compiles:
-        facts.save_runtime_caches(runtime.serialise_caches())
-        runtime.compiles = False

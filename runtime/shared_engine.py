@@ -65,12 +65,12 @@ def open_shared_engine(
         options: of the backend, and so which one.
         step_list: denoising steps that streams begin with; None: the bundle's own.
         max_steps: the largest T that there is to be room for; that of the step list, if that is larger.
-        styles: name → what ``Stream.set_style`` would take. All are read and loaded here, and held in memory once; on
-            TensorRT they need refittable plans.
+        styles: name → what ``Stream.set_style`` would take. All are read and loaded here, and held in memory once;
+            TensorRT's plans that can't be refitted are built here with a style's weights, once.
 
     Raises:
         BundleError, SpecError, BackendError, PlanStoreError, DeviceMemoryError: as ``Stream.open`` does.
-        ControlError, RestyleError: if a style can't be had.
+        ControlError, RestyleError, PlanBuildError, PlanError: if a style can't be had.
     """
     bundle = open_bundle(folder, options)
     spec = bundle.spec if step_list is None else bundle.spec.with_step_list(step_list)

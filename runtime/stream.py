@@ -254,6 +254,9 @@ class Stream(ClosedAtEnd):
         and the newest 8 frames become the sink, as with ``set_step_list``. A prompt's transition is at its end then.
         Styles that are set back before a frame came change nothing.
 
+        Plans of TensorRT that can't be refitted are built with the style's weights, once, which may take minutes; the
+        log says so.
+
         Args:
             style: a file that ``live2diff-trt restyle`` wrote for this bundle, or the folder of a bundle that differs
                 from it in weights alone; None: the bundle's own weights, bit by bit. A stream of a shared engine takes
@@ -266,6 +269,7 @@ class Stream(ClosedAtEnd):
             ControlError: if it is something else, or the backend can't change its weights.
             RestyleError: if it is damaged, or does not fit the bundle; names and shapes that don't are all listed.
             BundleError: if one of the bundles is missing or damaged.
+            PlanBuildError, PlanStoreError, PlanError: if TensorRT's plans can't be built, kept or opened for it.
         """
         self._check_open()
         self._style.set(style, wait=wait)

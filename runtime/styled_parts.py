@@ -6,8 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from live2diff_trt.engine.plan_manifest import KEPT_PLANS
+from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_stages import DeviceStages
 from live2diff_trt.runtime.opened_plans import OpenedPlans
+from live2diff_trt.runtime.plan_source import give_scratch
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.unet_session import UNetSession
 
@@ -37,10 +39,11 @@ def open_styled(first: StyledParts, opened: OpenedPlans) -> StyledParts:
     session = first.unet
     with ExitStack() as opening:
         held = opening.enter_context(opened.hold())
+        memory = held.enter_context(DeviceMemory(opened.device_id))
         own = opened.open_contexts([name for name in session.plans if name not in KEPT_PLANS])
         for name, plan in own.items():
             opening.callback(plan.close)
-            plan.use_scratch(*session.plans[name].scratch)
+            give_scratch(plan, session.scratch[name], memory)
         plans = {**session.plans, **own}
         conditions = session.conditions.with_plans(plans)
         unet = session.unet.with_plans(plans, conditions, opened.constants)

@@ -10,6 +10,7 @@ from typing import Any
 from live2diff_trt.bundle.schedule import make_step_table
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
+from live2diff_trt.engine.plan_manifest import KEPT_PLANS
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
@@ -31,12 +32,14 @@ class UNetSession:
         opened: the plans that it shares with others.
         held: keeps them open.
         plans: its own context of every plan, by name.
+        scratch: address and size of the scratch memory that a plan shares with others of its lane, by plan.
     """
 
     memory: DeviceMemory
     opened: OpenedPlans
     held: ExitStack
     plans: Mapping[str, Plan]
+    scratch: Mapping[str, tuple[int, int]]
     constants: TickConstants
     ring: DeviceKvRing
     conditions: DeviceConditions
@@ -53,6 +56,16 @@ class UNetSession:
         self.constants.set_steps(table)
         self.conditions.set_rows(table.timesteps, rows)
         self.ring.count_rows(rows.count)
+
+    def rehearse(self) -> None:
+        """Run what a style replaces once where it is bound, over what was computed last, so that all is loaded.
+
+        No plan may run meanwhile. Waits for the device.
+        """
+        for name, plan in self.plans.items():
+            if name not in KEPT_PLANS and plan.is_bound:
+                plan.enqueue(int(self.memory.stream.handle))
+        self.memory.stream.sync()
 
     def close_plans(self) -> None:
         """Close the contexts, and let go of what others may share. Nothing of them may be on its way."""
@@ -87,7 +100,7 @@ def open_unet(
         plans = opened.open_contexts()
         for plan in plans.values():
             opening.callback(plan.close)
-        _share_scratch(memory, plans, opened.measured, overlap=overlap)
+        scratch = _share_scratch(memory, plans, opened.measured, overlap=overlap)
         key = opened.stored.manifest.key
         constants = TickConstants(memory)
         ring = DeviceKvRing(memory, spec, whole_chunks(room.unet_rows, key.rows))
@@ -95,7 +108,7 @@ def open_unet(
         conditions = DeviceConditions(memory, plans, spec, room, key.rows, warm_up_rows)
         opening.callback(conditions.close)
         unet = _open_form(memory, opened, plans, spec, rows, room, ring, conditions, constants)
-        session = UNetSession(memory, opened, held, plans, constants, ring, conditions, unet)
+        session = UNetSession(memory, opened, held, plans, scratch, constants, ring, conditions, unet)
         session.set_rows(spec, rows)
         opening.pop_all()  # from here on the session closes them
     return session
@@ -112,13 +125,15 @@ def lane_scratch(measured: Mapping[str, Any], *, overlap: bool) -> dict[LaneName
 
 def _share_scratch(
     memory: DeviceMemory, plans: Mapping[str, Plan], measured: Mapping[str, Any], *, overlap: bool
-) -> None:
-    """Plans of a lane run one after the other, so one block serves them all."""
+) -> dict[str, tuple[int, int]]:
+    """Plans of a lane run one after the other, so one block serves them all; return each plan's address and size."""
     sizes = lane_scratch(measured, overlap=overlap)
     blocks = {lane: memory.allocate("scratch", size) for lane, size in sizes.items()}
+    lanes = {name: lane_of(name, overlap=overlap) for name in plans}
+    scratch = {name: (blocks[lane], sizes[lane]) for name, lane in lanes.items()}
     for name, plan in plans.items():
-        lane = lane_of(name, overlap=overlap)
-        plan.use_scratch(blocks[lane], sizes[lane])
+        plan.use_scratch(*scratch[name])
+    return scratch
 
 
 def _open_form(

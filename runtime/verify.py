@@ -18,7 +18,7 @@ from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.engine.verify import OnPlan, PlanCheck, check_networks
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
-from live2diff_trt.runtime.opened_plans import keep_runtime_caches
+from live2diff_trt.runtime.plan_source import keep_runtime_caches
 
 Array = NDArray[Any]
 _PURPOSE = "verification"

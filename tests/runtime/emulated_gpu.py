@@ -98,6 +98,7 @@ def install_emulated_gpu(patch: pytest.MonkeyPatch, graphs: GraphCache) -> Emula
     def open_device(device_id: int = 0) -> Any:
         return gpu
 
+    patch.setattr(build_module, "build_plan", build_emulated_plan)
     patch.setattr(device, "driver", EmulatedDriver(gpu))
     patch.setattr(device, "Device", open_device)
     patch.setattr(device, "LegacyPinnedMemoryResource", Pinned)

@@ -22,7 +22,7 @@ from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import PROMPT, STEP_LISTS, Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import GPU
-from tests.runtime.emulated_plans import EmulatedLoadedPlan, EmulatedPlan, EmulatedPlanRuntime
+from tests.runtime.emulated_plans import EmulatedLoadedPlan, EmulatedPlan, EmulatedPlanRuntime, read_emulated_plan
 from tests.runtime.test_cuda_pipeline import GRAIN_BYTES, pipeline_of
 from tests.runtime.test_stream_controls import both_forms, same
 
@@ -240,7 +240,7 @@ def test_weights_that_streams_share_are_fixed(bench: Bench, gpu: EmulatedGpu, in
         engine.open_stream("", 0) as stream,
     ):
         with pytest.raises(ControlError, match="other streams run these plans"):
-            pipeline_of(stream).parts.unet.opened.weights.check(weights)
+            pipeline_of(stream).parts.unet.opened.weights.prepare(weights)
         with pytest.raises(ControlError, match="there is no style"):
             stream.set_style(ink)
     with bench.stream("split", 2, refittable=True) as stream:
@@ -330,13 +330,13 @@ def test_the_memory_of_styles_is_asked_for(bench: Bench, gpu: EmulatedGpu, ink: 
     open_engine(bench, refittable=True).close()
 
 
-def test_a_style_that_can_not_be_had_leaves_the_one_before(
+def test_a_style_that_can_not_be_had_leaves_the_one_in_effect(
     bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was wanted before and waits for its frame is taken, as if nobody had asked for another."""
-    frames = pictures(15)
+    """One that was wanted before and waits for its frame goes, unless the engine has none of that name."""
+    frames = pictures(19)
     with bench.stream("split", 2, refittable=True) as stream:
-        expected = restyle(stream, [ink], frames)
+        expected = restyle(stream, [None, ink], frames)
 
     def refuse(_: EmulatedLoadedPlan) -> EmulatedPlan:
         raise PlanError("it fails", "Try again")
@@ -351,9 +351,11 @@ def test_a_style_that_can_not_be_had_leaves_the_one_before(
             patch.setattr(EmulatedLoadedPlan, "open", refuse)
             with pytest.raises(PlanError, match="it fails"):
                 stream.set_style("few")
+        found += [frame for picture in frames[11:15] for frame in stream(picture)]
+        stream.set_style("ink")
         with pytest.raises(ControlError, match="Choose from ink, few"):
             stream.set_style("fewer")
-        found += stream.run(frames[11:])
+        found += stream.run(frames[15:])
         assert all(same(found, expected))
         stream.set_style("few")  # and is never taken
 
@@ -402,9 +404,59 @@ def test_an_engine_that_was_closed_opens_no_stream(bench: Bench, gpu: EmulatedGp
     assert gpu.memory.allocated == 0
 
 
-def test_styles_need_refittable_plans(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
-    with pytest.raises(BackendError, match=r"build BUNDLE --refittable.*refittable=True"):
-        open_engine(bench, styles={"ink": ink}, refittable=False)
+@both_forms
+def test_styles_are_built_where_plans_can_not_be_refitted(
+    bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path, tmp_path: Path, form: Form
+) -> None:
+    """Each is what it is on plans of its own, bit by bit, while a neighbour has another style."""
+    own = Bench(bench.bundle, tmp_path, bench.graphs)
+    frames = pictures(23)
+    with own.stream(form, 2, overlap=False) as stream:
+        expected = restyle(stream, [ink, None, few], frames)
+    plain = own.device(run(frames), form, overlap=False)
+    with (
+        closing(open_engine(own, form, styles={"ink": ink, "a few": few}, refittable=False)) as engine,
+        engine.open_stream(PROMPT, 0) as one,
+        engine.open_stream(PROMPT, 0) as other,
+    ):
+        before = [frame for picture in frames[:14] for frame in other(picture)]
+        assert all(same(restyle(one, ["ink", None, "a few"], frames), expected))
+        assert all(same([*before, *other.run(frames[14:])], plain))
+    gpu.finish()
+    gc.collect()
+    assert gpu.memory.allocated == 0
+
+
+def test_a_style_whose_plan_wants_more_scratch_memory_is_given_its_own_while_it_is_there(
+    bench: Bench, gpu: EmulatedGpu, ink: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Bench(bench.bundle, tmp_path, bench.graphs)
+    frames = pictures(23)
+    order: list[object] = ["ink", "a few", None]
+    with own.stream("split", 2, overlap=False) as stream:
+        expected = restyle(stream, [ink, few, None], frames)
+    hold, greedy = EmulatedLoadedPlan.hold, 100_000
+
+    def hold_greedily(self: EmulatedLoadedPlan, plan: bytes) -> None:
+        hold(self, plan)
+        _, built_with, _ = read_emulated_plan(plan)
+        if built_with and self.name == "depth_embed":
+            self.scratch_bytes = greedy
+
+    monkeypatch.setattr(EmulatedLoadedPlan, "hold", hold_greedily)
+    styles = {"ink": ink, "a few": few}
+    with (
+        closing(open_engine(own, styles=styles, refittable=False)) as engine,
+        engine.open_stream(PROMPT, 0) as stream,
+    ):
+        gpu.finish()
+        before = gpu.memory.allocated
+        assert all(same(restyle(stream, order, frames), expected))
+        gpu.finish()
+        assert gpu.memory.allocated == before
+        stream.set_style("ink")
+        gpu.finish()
+        assert gpu.memory.allocated >= before + greedy
 
 
 def test_the_overhead_is_what_neither_plans_nor_streams_allocated(

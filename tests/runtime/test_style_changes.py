@@ -138,9 +138,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     event = Event()
     prepare = HostPipeline.prepare_style
 
-    def prepare_late(self: HostPipeline, weights: Any) -> Any:
+    def prepare_late(self: HostPipeline, weights: Any, check: Any) -> Any:
         assert event.wait(60)
-        return prepare(self, weights)
+        return prepare(self, weights, check)
 
     monkeypatch.setattr(HostPipeline, "prepare_style", prepare_late)
     yield event
