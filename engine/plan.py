@@ -68,6 +68,11 @@ class Plan:
             raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", _BUILD_AGAIN)
         self._addresses[tensor] = address
 
+    def bind_like(self, other: Plan) -> None:
+        """Bind what another context of the same plan has bound, to where that has it."""
+        for tensor, address in dict(other._addresses).items():
+            self.bind(tensor, address)
+
     @property
     def is_bound(self) -> bool:
         """Whether every tensor has an address."""
@@ -142,14 +147,14 @@ class LoadedPlan:
         """
         return Plan(self.name, self.tensors, self.scratch_bytes, self._make_context())
 
-    def reopen(self, context: Plan) -> None:
+    def reopen(self, opened: Plan) -> None:
         """Let a context of what this held before go on with what it holds now. One at a time, as with ``open``.
 
         Raises:
             PlanError: if TensorRT refuses, with its words. The context is closed then.
         """
-        context.close()
-        context.hold(self._make_context(), self.scratch_bytes)
+        opened.close()
+        opened.hold(self._make_context(), self.scratch_bytes)
 
     def close(self) -> None:
         """Let go of the weights; closing twice is harmless."""
@@ -229,12 +234,12 @@ class PlanRuntime(ClosedAtEnd):
             PlanError: if TensorRT refuses, with its words. The plan is closed then, or its contexts are.
         """
         contexts = tuple(contexts)
-        for context in contexts:
-            context.close()
+        for opened in contexts:
+            opened.close()
         loaded.close()
         loaded.hold(self._deserialise(loaded.name, plan))
-        for context in contexts:
-            loaded.reopen(context)
+        for opened in contexts:
+            loaded.reopen(opened)
 
     def serialise_caches(self) -> dict[str, bytes]:
         """Return compiled kernels by structure, for the next process; those of plans that were not opened among them.

@@ -30,7 +30,7 @@ class StyledParts:
 
 
 def open_styled(first: StyledParts, opened: OpenedPlans) -> StyledParts:
-    """Give a stream contexts of other plans of the same kind. Both sets never run at the same time.
+    """Give a stream contexts of other plans of the same kind, bound as those in use. Both never run at the same time.
 
     Args:
         first: the set that is in use.
@@ -44,6 +44,8 @@ def open_styled(first: StyledParts, opened: OpenedPlans) -> StyledParts:
         for name, plan in own.items():
             opening.callback(plan.close)
             give_scratch(plan, session.scratch[name], memory)
+            plan.bind_like(session.plans[name])
+        memory.stream.sync()  # scratch memory is zeroed on it
         plans = {**session.plans, **own}
         conditions = session.conditions.with_plans(plans)
         unet = session.unet.with_plans(plans, conditions, opened.constants)

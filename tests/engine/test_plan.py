@@ -278,8 +278,11 @@ def test_contexts_of_a_plan_that_is_reloaded_keep_their_addresses_and_wait_for_s
         with pytest.raises(PlanError, match="needs 12 bytes of scratch memory, not 8"):
             plan.use_scratch(*plan.scratch)
         plan.use_scratch(8192, 12)
-        assert loaded.open().scratch_bytes == 12
-    assert [context.addresses for context in rtx.contexts] == [{"x": 512, "y": 1024}] * 2 + [{}]
+        other = loaded.open()
+        assert (other.scratch_bytes, other.is_bound) == (12, False)
+        other.bind_like(plan)
+        assert other.is_bound
+    assert [context.addresses for context in rtx.contexts] == [{"x": 512, "y": 1024}] * 3
     assert [context.scratch for context in rtx.contexts] == [(4096, 8), (8192, 12), None]
     assert len(rtx.caches) == 1
 

@@ -226,6 +226,10 @@ class EmulatedPlan:
             raise PlanError(f"the plan {self.name} does not take {tensor} at {address:#x}", "Mend the runtime")
         self._addresses[tensor] = address
 
+    def bind_like(self, other: EmulatedPlan) -> None:
+        """Bind what another context has bound."""
+        self._addresses |= other._addresses
+
     @property
     def is_bound(self) -> bool:
         """Whether every tensor has an address."""

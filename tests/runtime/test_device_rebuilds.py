@@ -267,6 +267,25 @@ def test_a_hot_style_that_cant_be_opened_leaves_the_old_one_and_a_later_one_is_r
     assert all(same(*clips))
 
 
+def test_a_hot_style_that_is_set_again_after_its_refit_failed_is_right(
+    workshop: Workshop, ink: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When plans that were built for it are loaded already, and never ran."""
+    frames = pictures(14)
+    clips = []
+    for refuse in (False, True):
+        with workshop.stream("split", refittable=True, hot=True) as stream:
+            found = give(stream, frames[:11])
+            if refuse:
+                with monkeypatch.context() as patch:
+                    patch.setattr(EmulatedRefitter, "refuses", ("down_blocks.0.resnets.0.conv1.weight",))
+                    with pytest.raises(PlanError, match="does not take"):
+                        stream.set_style(ink)
+            stream.set_style(ink)
+            clips.append([*found, *stream.run(frames[11:])])
+    assert all(same(*clips))
+
+
 @pytest.fixture
 def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
     """Set when the first plan is being built; no plan is finished before the other one is set."""
