@@ -197,7 +197,7 @@ class TorchPipeline:
         """Raise ControlError, as ``prepare_rows`` does."""
         self.prepare_rows(step_list, guidance.kind)
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
         """Raise ControlError: what is measured here has the weights that it was made with."""
         raise ControlError("PyTorch's rows are measured with one set of weights", "Make another TorchPipeline")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.cli.choices import BackendOption
+from live2diff_trt.cli.choices import BackendChoice
 from live2diff_trt.cli.console import messages
 from live2diff_trt.engine.errors import BackendError, GpuError, PlanStoreError
 from live2diff_trt.engine.flavour import choose_flavour
@@ -18,15 +19,23 @@ from live2diff_trt.runtime.backend import BackendOptions
 
 
 def choose_backend(
-    choice: BackendOption, bundle: Path, on_cpu: OnnxRuntimeOptions, on_gpu: TensorRTOptions
+    choice: BackendChoice,
+    bundle: Path,
+    on_cpu: OnnxRuntimeOptions,
+    on_gpu: TensorRTOptions,
+    *,
+    restyled: bool = False,
 ) -> BackendOptions:
     """Return the options of the backend that was named; for ``auto``, TensorRT's where its plans are, and say which.
 
-    A backend that was named is never replaced: opening it says what it lacks.
+    A backend that was named is never replaced: opening it says what it lacks. For a style (``restyled``), refittable
+    plans go before others.
     """
-    if choice is BackendOption.onnxruntime or on_cpu != OnnxRuntimeOptions():
+    if choice is BackendChoice.onnxruntime or on_cpu != OnnxRuntimeOptions():
         return on_cpu
-    if choice is BackendOption.tensorrt:
+    if restyled:
+        on_gpu = _prefer_refittable(bundle, on_gpu)
+    if choice is BackendChoice.tensorrt:
         return on_gpu
     obstacle = _find_obstacle(bundle, on_gpu)
     if obstacle is None:
@@ -34,6 +43,12 @@ def choose_backend(
         return on_gpu
     messages.print(f"[dim]running by ONNX Runtime: {obstacle.problem}[/]", highlight=False)
     return on_cpu
+
+
+def _prefer_refittable(bundle: Path, on_gpu: TensorRTOptions) -> TensorRTOptions:
+    """Return the options of refittable plans, if there are any."""
+    refittable = replace(on_gpu, refittable=True)
+    return refittable if _find_obstacle(bundle, refittable) is None else on_gpu
 
 
 def _find_obstacle(bundle: Path, on_gpu: TensorRTOptions) -> Live2DiffError | None:
@@ -48,10 +63,6 @@ def _find_obstacle(bundle: Path, on_gpu: TensorRTOptions) -> Live2DiffError | No
     wanted = (flavour.name, flavour.version, gpu.compute_capability, on_gpu.form, on_gpu.refittable)
     known = PlanStore(on_gpu.plans).find(Bundle.open(bundle, files=()).digest)
     if wanted not in [(key.flavour, key.version, key.target, key.form, key.refittable) for key in known]:
-        how, command = "", "live2diff-trt build"
-        if on_gpu.refittable:
-            how, command = "refittable ", "live2diff-trt build --refittable"
-        return PlanStoreError(
-            f"it was not built {how}for this GPU; `{command}` does that", f"Build it with `{command}`"
-        )
+        command = "live2diff-trt build"
+        return PlanStoreError(f"it was not built for this GPU; `{command}` does that", f"Build it with `{command}`")
     return None

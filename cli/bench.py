@@ -18,7 +18,7 @@ from rich.table import Table
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.cli.backend import choose_backend
-from live2diff_trt.cli.choices import BackendOption, PaceChoice
+from live2diff_trt.cli.choices import BackendChoice, PaceChoice
 from live2diff_trt.cli.console import messages, output, read_size
 from live2diff_trt.cli.export import PresetChoice
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
@@ -173,7 +173,7 @@ def controls(
     ticks: Annotated[int, typer.Option(min=2, help="Ticks of each part of the run.")] = 24,
     style: Annotated[
         Path | None,
-        typer.Option(help="A style to change to; of TensorRT's backends tensorrt-refittable alone can."),
+        typer.Option(help="A style to change to; all of TensorRT's backends but tensorrt-refittable build it first."),
     ] = None,
     autoencoder: AutoencoderOption = None,
     out: OutOption = None,
@@ -245,7 +245,7 @@ def soak(
     limit: Annotated[float, typer.Option("--limit-mb", help="How much memory may grow, in 10⁶ bytes.")] = 50.0,
     sink: Annotated[str, typer.Option("--output", "-o", help="Where frames go, as `run` names it.")] = "null",
     pace: Annotated[PaceChoice, typer.Option(help="As `run` has it.")] = PaceChoice.all,
-    backend: Annotated[BackendOption, typer.Option(help="Who computes, as `run` has it.")] = BackendOption.auto,
+    backend: Annotated[BackendChoice, typer.Option(help="Who computes, as `run` has it.")] = BackendChoice.auto,
     plans: PlansOption = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads inside one of ONNX Runtime's operators.")] = 0,
     record: Annotated[Path | None, typer.Option(help="JSON file for every sample.")] = None,

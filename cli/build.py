@@ -16,7 +16,8 @@ from rich.table import Table
 
 from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.cli.choices import FlavourOption, FormOption
+from live2diff_trt.cli.backend_options import DeviceOption, FlavourOption, PlansOption
+from live2diff_trt.cli.choices import FlavourChoice, FormChoice
 from live2diff_trt.cli.console import messages, output
 from live2diff_trt.engine.errors import GpuError
 from live2diff_trt.engine.flavour import ComputeCapability, Flavour, choose_flavour
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 def build(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
+    flavour: FlavourOption = FlavourChoice.auto,
     form: Annotated[
-        FormOption, typer.Option(help="The UNet in segments around our attention kernels, or as one plan.")
-    ] = FormOption.in_segments,
+        FormChoice, typer.Option(help="The UNet in segments around our attention kernels, or as one plan.")
+    ] = FormChoice.in_segments,
     rows: Annotated[int | None, typer.Option(min=1, help="Rows the UNet takes at once; the bundle's T.")] = None,
     target_cc: Annotated[
         str | None, typer.Option("--target-cc", help="Build for GPUs of this compute capability, as in 8.9.")
@@ -42,8 +43,8 @@ def build(
     refittable: Annotated[
         bool, typer.Option("--refittable", help="Weights can be replaced later, as by a style. Needs a GPU.")
     ] = False,
-    plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
-    device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
+    plans: PlansOption = None,
+    device: DeviceOption = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Build again what was built before.")] = False,
     no_open: Annotated[
         bool, typer.Option("--no-open", help="Leave the plans' first opening on this GPU to the first run.")
@@ -85,17 +86,18 @@ def _open_once(bundle: Bundle, stored: StoredPlans, flavour: Flavour, gpu: Gpu, 
     Raises:
         DeviceMemoryError: if a stream would not fit into what is free on the GPU.
     """
-    from live2diff_trt.runtime.cuda_session import open_session
+    from live2diff_trt.runtime.cuda_session import open_plans, open_session
     from live2diff_trt.runtime.memory_estimate import estimate_session
     from live2diff_trt.runtime.stream_rows import StreamRoom
 
     options = TensorRTOptions(device=device)
-    spec = bundle.spec
+    spec, room = bundle.spec, StreamRoom(bundle.spec.steps)
     with PlanProgress(messages) as progress:
         progress.announce("opening on this GPU")
-        open_session(bundle, spec, stored, flavour, gpu, options, seed=0, room=StreamRoom(spec.steps)).close()
+        with open_plans(spec, stored, flavour, gpu, options, room=room) as plans:
+            open_session(bundle, spec, plans, options, seed=0, room=room).close()
     measured = stored.facts(gpu).load_measured()
-    estimate = estimate_session(spec, stored, measured, room=StreamRoom(spec.steps), overlap=options.overlap)
+    estimate = estimate_session(spec, stored, measured, room=room, overlap=options.overlap)
     output.print(f"GPU memory: {estimate.total / 1e9:.2f} GB: {estimate.describe()}", soft_wrap=True, highlight=False)
 
 

@@ -1,7 +1,8 @@
-"""Options of ``export`` that name trained weights, and the style that fills in what they leave out."""
+"""What ``export`` and ``restyle`` are told of trained weights, and the style that fills in what that leaves out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -34,26 +35,29 @@ class LoraAlpha(str, Enum):
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """What the command line says of trained weights; None and () where it says nothing."""
+    """What the command line says of trained weights; None where it says nothing.
+
+    The fields are named as the options of ``cli/weight_options.py``. ``vae`` and ``depth`` are of ``export`` alone.
+    """
 
     base: str | None
     motion: str | None
     dreambooth: str | None
-    loras: tuple[str, ...]
+    lora: Sequence[str] | None
     lcm_lora: str | None
-    textual_inversions: tuple[str, ...]
-    vae: str | None
-    depth: str | None
-    tokenizer: str | None
+    textual_inversion: Sequence[str] | None
     lora_alpha: LoraAlpha
-    offline: bool
     style: Path | None
+    tokenizer: str | None
+    offline: bool
+    vae: str | None = None
+    depth: str | None = None
 
     @property
     def any_named(self) -> bool:
         """Whether trained weights are wanted at all."""
-        models = (self.base, self.motion, self.dreambooth, self.loras, self.lcm_lora, self.tokenizer)
-        return any((*models, self.textual_inversions, self.style))
+        models = (self.base, self.motion, self.dreambooth, self.lora, self.lcm_lora, self.tokenizer)
+        return any((*models, self.textual_inversion, self.style))
 
     def refuse_contradictions(self, random_weights: bool) -> None:
         """Raise OptionsError where options exclude each other, or lack one that no style could fill in."""
@@ -84,9 +88,9 @@ class CheckpointOptions:
             vae=self.vae or (style.vae if style else None),
             depth=self.depth or (style.depth if style else None),
             dreambooth=self.dreambooth or (style.dreambooth if style else None),
-            loras=tuple(map(read_scaled, self.loras)) or (style.loras if style else ()),
+            loras=tuple(map(read_scaled, self.lora or ())) or (style.loras if style else ()),
             lcm_lora=self.lcm_lora,
-            textual_inversions=tuple(map(read_token, self.textual_inversions))
+            textual_inversions=tuple(map(read_token, self.textual_inversion or ()))
             or (style.textual_inversions if style else ()),
             tokenizer=self.tokenizer,
             apply_lora_alpha=self.lora_alpha is LoraAlpha.apply,

@@ -19,7 +19,7 @@ class DtypeChoice(str, Enum):
         return "float16" if self is DtypeChoice.fp16 else "float32"
 
 
-class FlavourOption(str, Enum):
+class FlavourChoice(str, Enum):
     """The flavours of TensorRT."""
 
     auto = "auto"
@@ -27,14 +27,14 @@ class FlavourOption(str, Enum):
     tensorrt_rtx = "tensorrt-rtx"
 
 
-class FormOption(str, Enum):
+class FormChoice(str, Enum):
     """The forms of the UNet's plans."""
 
     in_segments = "split"  # str has a method called split
     whole = "whole"
 
 
-class BackendOption(str, Enum):
+class BackendChoice(str, Enum):
     """Who runs a bundle."""
 
     auto = "auto"

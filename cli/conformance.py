@@ -13,7 +13,8 @@ import typer
 from rich.table import Table
 
 from live2diff_trt.bundle.errors import SpecError
-from live2diff_trt.cli.choices import DtypeChoice, FlavourOption, FormOption
+from live2diff_trt.cli.backend_options import FlavourOption
+from live2diff_trt.cli.choices import DtypeChoice, FlavourChoice, FormChoice
 from live2diff_trt.cli.console import output
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class BackendChoice(str, Enum):
+class ReplayBackend(str, Enum):
     """The backends, as the command line names them."""
 
     torch = "torch"
@@ -34,13 +35,13 @@ class BackendChoice(str, Enum):
 def conformance(
     folder: Annotated[Path, typer.Argument(help="Folder of goldens.")],
     steps: Annotated[int, typer.Option(help="T: which recording to replay.")],
-    backend: Annotated[BackendChoice, typer.Option(help="Who computes.")] = BackendChoice.torch,
+    backend: Annotated[ReplayBackend, typer.Option(help="Who computes.")] = ReplayBackend.torch,
     tolerance: Annotated[float, typer.Option(help="Largest error that passes.")] = 1e-4,
     dtype: Annotated[
         DtypeChoice, typer.Option(help="Precision, of TensorRT only: the others compute in fp32.")
     ] = DtypeChoice.fp32,
-    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
-    form: Annotated[FormOption, typer.Option(help="Of TensorRT's plans.")] = FormOption.in_segments,
+    flavour: FlavourOption = FlavourChoice.auto,
+    form: Annotated[FormChoice, typer.Option(help="Of TensorRT's plans.")] = FormChoice.in_segments,
     rows: Annotated[int | None, typer.Option(min=1, help="Rows of TensorRT's plans; T.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -48,7 +49,7 @@ def conformance(
     from live2diff_trt.conformance.run import run_conformance
 
     started = time.perf_counter()
-    if dtype is DtypeChoice.fp16 and backend is not BackendChoice.tensorrt:
+    if dtype is DtypeChoice.fp16 and backend is not ReplayBackend.tensorrt:
         raise SpecError(f"{backend.value} replays in fp32", "Leave --dtype out, or use --backend tensorrt")
     options = TensorRTOptions(flavour=flavour.value, form=form.value, rows=rows)
     report = run_conformance(folder, steps, backend.value, tolerance, dtype=dtype.float_name, options=options)

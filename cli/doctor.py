@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from live2diff_trt.cli.choices import FlavourOption, FormOption
+from live2diff_trt.cli.backend_options import DeviceOption, FlavourOption, FormOption, PlansOption
+from live2diff_trt.cli.choices import FlavourChoice, FormChoice
 from live2diff_trt.cli.console import output
 from live2diff_trt.engine.doctor import Finding, State, is_fit
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
@@ -22,10 +23,10 @@ _MARKS: dict[State, str] = {"ok": "[green]ok     [/]", "warn": "[yellow]warn   [
 
 def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of a bundle that is to run here.")] = None,
-    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
-    form: Annotated[FormOption, typer.Option(help="Which of TensorRT's plans.")] = FormOption.in_segments,
-    device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
-    plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
+    flavour: FlavourOption = FlavourChoice.auto,
+    form: FormOption = FormChoice.in_segments,
+    device: DeviceOption = 0,
+    plans: PlansOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Examine this machine; exit 0 exactly if a run on its GPU will work, of the bundle if one is given."""

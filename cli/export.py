@@ -85,18 +85,7 @@ def export(
     steps = read_steps(step_list, strength)
     steps.check(ScheduleSpec())
     names = CheckpointOptions(
-        base,
-        motion,
-        dreambooth,
-        tuple(lora or ()),
-        lcm_lora,
-        tuple(textual_inversion or ()),
-        vae,
-        depth,
-        tokenizer,
-        lora_alpha,
-        offline,
-        style,
+        base, motion, dreambooth, lora, lcm_lora, textual_inversion, lora_alpha, style, tokenizer, offline, vae, depth
     )
     names.refuse_contradictions(random_weights)
     chosen = _find_preset(preset)

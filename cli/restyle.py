@@ -57,20 +57,8 @@ def restyle(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a style that exists.")] = False,
 ) -> None:
     """Write a style: the weights of UNet and text encoder that differ from a bundle's, for a stream to change to."""
-    loras, inversions = tuple(lora or ()), tuple(textual_inversion or ())
     names = CheckpointOptions(
-        base,
-        motion,
-        dreambooth,
-        loras,
-        lcm_lora,
-        inversions,
-        vae=None,
-        depth=None,
-        tokenizer=tokenizer,
-        lora_alpha=lora_alpha,
-        offline=offline,
-        style=style,
+        base, motion, dreambooth, lora, lcm_lora, textual_inversion, lora_alpha, style, tokenizer, offline
     )
     names.refuse_contradictions(random_weights)
     _need_one_source(names.any_named, random_weights, from_bundle is not None)

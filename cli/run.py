@@ -12,10 +12,20 @@ import typer
 from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.cli.backend import choose_backend
-from live2diff_trt.cli.choices import (
+from live2diff_trt.cli.backend_options import (
     BackendOption,
+    DeviceOption,
     FlavourOption,
     FormOption,
+    PlansOption,
+    ProviderOption,
+    RowsOption,
+    ThreadsOption,
+)
+from live2diff_trt.cli.choices import (
+    BackendChoice,
+    FlavourChoice,
+    FormChoice,
     GuidanceChoice,
     InterpolationChoice,
     PaceChoice,
@@ -118,19 +128,17 @@ def run(
         ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=0, help="Stop after this many frames.")] = None,
-    backend: Annotated[
-        BackendOption, typer.Option(help="Who computes; auto: TensorRT where this bundle was built for this GPU.")
-    ] = BackendOption.auto,
-    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
-    form: Annotated[FormOption, typer.Option(help="Which of TensorRT's plans.")] = FormOption.in_segments,
-    rows: Annotated[int | None, typer.Option(min=1, help="Which of TensorRT's plans: rows at once.")] = None,
-    plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
-    device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
+    backend: BackendOption = BackendChoice.auto,
+    flavour: FlavourOption = FlavourChoice.auto,
+    form: FormOption = FormChoice.in_segments,
+    rows: RowsOption = None,
+    plans: PlansOption = None,
+    device: DeviceOption = 0,
     overlap: Annotated[
         Switch, typer.Option(help="By TensorRT: whether frames enter and are decoded while others are denoised.")
     ] = Switch.on if TensorRTOptions.overlap else Switch.off,
-    provider: Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime computes.")] = ProviderChoice.cpu,
-    threads: Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0: one per core.")] = 0,
+    provider: ProviderOption = ProviderChoice.cpu,
+    threads: ThreadsOption = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
 ) -> None:
     """Stream a video through a bundle: every frame that goes in comes out once, in order."""
@@ -146,13 +154,12 @@ def run(
         flavour=flavour.value,
         form=form.value,
         rows=rows,
-        refittable=restyle is not None,
         device=device,
         plans=plans,
         overlap=overlap is Switch.on,
     )
     folder = _one_bundle(bundle, bundle_option)
-    options = choose_backend(backend, folder, on_cpu, on_gpu)
+    options = choose_backend(backend, folder, on_cpu, on_gpu, restyled=restyle is not None)
     chosen = _choose_steps(steps, folder)
     with (
         open_source(source) as incoming,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,23 @@ import typer
 
 from live2diff_trt.bundle.schedule import MOST_STEPS
 from live2diff_trt.cli.backend import choose_backend
-from live2diff_trt.cli.choices import BackendOption, FlavourOption, FormOption, ProviderChoice
+from live2diff_trt.cli.backend_options import (
+    BackendOption,
+    DeviceOption,
+    FlavourOption,
+    FormOption,
+    PlansOption,
+    ProviderOption,
+    RowsOption,
+    ThreadsOption,
+)
+from live2diff_trt.cli.choices import BackendChoice, FlavourChoice, FormChoice, ProviderChoice
 from live2diff_trt.cli.console import messages, show_log
 from live2diff_trt.cli.step_options import read_step_list
 from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime.errors import ControlError
 
 if TYPE_CHECKING:
     from live2diff_trt.serve.settings import ServeSettings
@@ -42,21 +54,23 @@ def serve(
     max_steps: Annotated[
         int, typer.Option(min=1, max=MOST_STEPS, help="The most denoising steps that a visitor may ask for.")
     ] = 4,
+    styles: Annotated[
+        list[str] | None,
+        typer.Option("--style", help="NAME=FILE: a style that visitors may choose by its name, as `restyle` wrote it."),
+    ] = None,
     webrtc: Annotated[bool, typer.Option(help="Whether WebRTC is offered; WebSocket and JPEG always are.")] = True,
     stun: Annotated[
         list[str] | None, typer.Option(help="A STUN server for WebRTC, as in stun:stun.example.com:3478.")
     ] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON, one object a line.")] = False,
-    backend: Annotated[
-        BackendOption, typer.Option(help="Who computes; auto: TensorRT where this bundle was built for this GPU.")
-    ] = BackendOption.auto,
-    flavour: Annotated[FlavourOption, typer.Option(help="Which TensorRT.")] = FlavourOption.auto,
-    form: Annotated[FormOption, typer.Option(help="Which of TensorRT's plans.")] = FormOption.in_segments,
-    rows: Annotated[int | None, typer.Option(min=1, help="Which of TensorRT's plans: rows at once.")] = None,
-    plans: Annotated[Path | None, typer.Option("--plans", help="Folder of all plans; a cache of the user's.")] = None,
-    device: Annotated[int, typer.Option(min=0, help="Which GPU.")] = 0,
-    provider: Annotated[ProviderChoice, typer.Option(help="Where ONNX Runtime computes.")] = ProviderChoice.cpu,
-    threads: Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0: one per core.")] = 0,
+    backend: BackendOption = BackendChoice.auto,
+    flavour: FlavourOption = FlavourChoice.auto,
+    form: FormOption = FormChoice.in_segments,
+    rows: RowsOption = None,
+    plans: PlansOption = None,
+    device: DeviceOption = 0,
+    provider: ProviderOption = ProviderChoice.cpu,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Serve a page on which visitors stream their own video through a bundle."""
     try:
@@ -85,16 +99,30 @@ def serve(
         max_waiting=max_waiting,
     )
     on_cpu = OnnxRuntimeOptions(provider=provider.value, threads=threads)
+    files = _read_styles(styles or ())
     on_gpu = TensorRTOptions(flavour=flavour.value, form=form.value, rows=rows, device=device, plans=plans)
-    options = choose_backend(backend, bundle, on_cpu, on_gpu)
+    options = choose_backend(backend, bundle, on_cpu, on_gpu, restyled=bool(files))
     steps = None if step_list is None else read_step_list(step_list)
     with (
         bind(settings) as listening,
-        closing(open_shared_engine(bundle, options, step_list=steps, max_steps=max_steps)) as engine,
+        closing(open_shared_engine(bundle, options, step_list=steps, max_steps=max_steps, styles=files)) as engine,
     ):
         server = make_server(engine, settings)
         _show_address(listening.getsockname()[1], settings)
         server.run(sockets=[listening])
+
+
+def _read_styles(words: Sequence[str]) -> dict[str, Path]:
+    """Return name → file; raise ControlError where a style is no NAME=FILE, or a name stands for two."""
+    files: dict[str, Path] = {}
+    for word in words:
+        name, _, file = word.partition("=")
+        if not file or name in files:
+            raise ControlError(
+                f"--style {word} names no style, or one that was named before", "Write --style NAME=FILE, once for each"
+            )
+        files[name] = Path(file)
+    return files
 
 
 def _show_address(port: int, settings: ServeSettings) -> None:

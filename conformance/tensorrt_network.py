@@ -25,9 +25,10 @@ from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.device_stages import run_stage
 from live2diff_trt.runtime.kv_ring import Array, KeyValues, KvRing
+from live2diff_trt.runtime.opened_plans import know_plans, load_plans
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.tick_record import TickRecord
-from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
+from live2diff_trt.runtime.unet_session import UNetSession, open_unet
 
 
 class TensorRTNetwork:
@@ -109,7 +110,8 @@ def open_tensorrt_network(stored: StoredPlans, spec: StreamSpec, options: Tensor
     facts = stored.facts(gpu)
     measured = know_plans(stored, flavour, facts, options.device)
     rows, room = StreamRows(spec.steps), StreamRoom(spec.steps)
-    session = open_unet(spec, stored, flavour, facts, measured, options.device, rows=rows, room=room, overlap=False)
+    with load_plans(stored, flavour, facts, measured, options.device, spec.dtype) as opened:
+        session = open_unet(spec, opened, rows=rows, room=room, overlap=False)
     try:
         yield TensorRTNetwork(session)
     finally:

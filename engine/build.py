@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.arena import arena_of
@@ -43,6 +45,27 @@ class BuildOptions:
     form: Form = "split"
     rows: int | None = None
     refittable: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PlanWork:
+    """What has to be built of a set of plans.
+
+    Attributes:
+        key: of the set.
+        networks: what each plan is built from.
+        values: initialiser → what takes the place of the bundle's own values.
+        split: how the UNet is cut, in the split form, if the set is to hold all that streams.
+        arena: ``Arena.to_json()``, likewise.
+        constants: what kernels read of the weights, likewise.
+    """
+
+    key: PlanKey
+    networks: Sequence[Network]
+    values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    split: UNetSplit | None = None
+    arena: Mapping[str, Any] | None = None
+    constants: Mapping[str, NDArray[Any]] | None = None
 
 
 _WORKERS: dict[Form, int] = {"split": 8, "whole": 1}
@@ -83,37 +106,17 @@ def build_plans(
         BundleError: if a graph is damaged.
     """
     key = plan_key(bundle, flavour, options)
-    if not overwrite and (found := _open_valid(store, key)) is not None:
+    if not overwrite and (found := open_valid(store, key)) is not None:
         return found
     refuse_target(flavour, options.target, options.gpu)
-    started = time.perf_counter()
+    workers = min(_WORKERS[key.form], os.cpu_count() or 1)
     with store.writing(key, replace=overwrite) as folder:
-        split, networks = collect_networks(bundle, key)
-        plans = {network.name: f"{network.name}.plan" for network in networks}
-
-        def build(index: int, on_phase: OnPhase) -> None:
-            network = networks[index]
-            _write(folder / plans[network.name], _build(flavour, network, options, on_phase))
-
-        build_at_once(list(plans), build, on_progress, min(_WORKERS[key.form], os.cpu_count() or 1))
-        if split is not None:
-            _write_constants(folder, bundle, split)
-        manifest = PlanManifest(
-            key=key,
-            compiled_for=build_target(options.target) if flavour.is_rtx else options.target,
-            plans=plans,
-            structures={network.name: network.structure() for network in networks},
-            files=record_files(folder),
-            split=None if split is None else split.to_json(),
-            arena=None if split is None else _plan_arena(bundle, split, key.rows),
-            build_seconds=round(time.perf_counter() - started, 2),
-            generator=generator(),
-        )
-        _write(folder / MANIFEST_FILE, manifest.to_text().encode())
+        write_plans(folder, _all_work(bundle, key), flavour, options.gpu, on_progress, workers)
     return store.open(key)
 
 
-def _open_valid(store: PlanStore, key: PlanKey) -> StoredPlans | None:
+def open_valid(store: PlanStore, key: PlanKey) -> StoredPlans | None:
+    """Return plans that were built before; None, and log why, if there are none that can be used."""
     try:
         return store.open(key)
     except PlanStoreError as error:
@@ -121,19 +124,79 @@ def _open_valid(store: PlanStore, key: PlanKey) -> StoredPlans | None:
         return None
 
 
-def _build(flavour: Flavour, network: Network, options: BuildOptions, on_phase: OnPhase) -> bytes:
-    plan_options = PlanOptions(
-        target=options.target,
-        gpu=options.gpu,
-        dimensions=network.dimensions,
-        refittable=options.refittable and network.styled,
-        channels_last=network.channels_last,
+def write_plans(
+    folder: Path,
+    work: PlanWork,
+    flavour: Flavour,
+    gpu: ComputeCapability | None,
+    on_progress: OnProgress,
+    workers: int,
+) -> None:
+    """Build plans into a folder of the store that is being written, and put their manifest beside them.
+
+    Args:
+        folder: what ``PlanStore.writing`` gave.
+        work: what to build.
+        flavour: what builds.
+        gpu: compute capability of the GPU in this machine, or None.
+        on_progress: called in the caller's thread. What it raises stops the build.
+        workers: how many plans at a time.
+
+    Raises:
+        PlanBuildError: if TensorRT refuses a graph.
+        PlanStoreError: if a file can't be written.
+        BundleError: if a graph is damaged.
+    """
+    started = time.perf_counter()
+    key, networks = work.key, work.networks
+    plans = {network.name: f"{network.name}.plan" for network in networks}
+
+    def build(index: int, on_phase: OnPhase) -> None:
+        network = networks[index]
+        _write(folder / plans[network.name], _build(flavour, network, work, gpu, on_phase))
+
+    build_at_once(list(plans), build, on_progress, workers)
+    if work.constants is not None:
+        _write_constants(folder, work.constants)
+    manifest = PlanManifest(
+        key=key,
+        compiled_for=build_target(key.target) if flavour.is_rtx else key.target,
+        plans=plans,
+        structures={network.name: network.structure() for network in networks},
+        files=record_files(folder),
+        split=None if work.split is None else work.split.to_json(),
+        arena=work.arena,
+        build_seconds=round(time.perf_counter() - started, 2),
+        generator=generator(),
     )
-    return build_plan(flavour, network.name, network.serialise(), network.path, plan_options, on_phase)
+    _write(folder / MANIFEST_FILE, manifest.to_text().encode())
 
 
-def _write_constants(folder: Path, bundle: Bundle, split: UNetSplit) -> None:
+def _all_work(bundle: Bundle, key: PlanKey) -> PlanWork:
+    """Return what a bundle needs to stream."""
+    split, networks = collect_networks(bundle, key)
+    if split is None:
+        return PlanWork(key, networks)
     constants = load_constants(bundle.file("unet.onnx"), split)
+    return PlanWork(key, networks, split=split, arena=_plan_arena(bundle, split, key.rows), constants=constants)
+
+
+def _build(
+    flavour: Flavour, network: Network, work: PlanWork, gpu: ComputeCapability | None, on_phase: OnPhase
+) -> bytes:
+    values = {name: work.values[name] for name in network.weights() & work.values.keys()} if work.values else {}
+    options = PlanOptions(
+        target=work.key.target,
+        gpu=gpu,
+        dimensions=network.dimensions,
+        refittable=work.key.refittable and network.styled,
+        channels_last=network.channels_last,
+        values=values,
+    )
+    return build_plan(flavour, network.name, network.serialise(), network.path, options, on_phase)
+
+
+def _write_constants(folder: Path, constants: Mapping[str, NDArray[Any]]) -> None:
     try:
         np.savez(folder / CONSTANTS_FILE, **constants)  # type: ignore[arg-type] # names are those of initialisers
     except OSError as error:

@@ -11,8 +11,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.engine.build_progress import OnPhase
@@ -45,6 +47,7 @@ class PlanOptions:
         channels_last: inputs and outputs, [rows, channels, height, width] in the graph, that lie in memory as
             [rows, height, width, channels]: what convolutions work on, so that nothing is copied at the border.
         detailed: keep what an inspector needs to describe every layer.
+        values: initialiser of the graph → what takes the place of its values beside the graph.
     """
 
     target: ComputeCapability
@@ -53,6 +56,7 @@ class PlanOptions:
     refittable: bool = False
     channels_last: frozenset[str] = frozenset()
     detailed: bool = False
+    values: Mapping[str, NDArray[Any]] = field(default_factory=dict, compare=False)
 
 
 def fix_dimensions(model: onnx.ModelProto, dimensions: Mapping[str, int]) -> None:
@@ -161,8 +165,10 @@ class _Build:
     def run(self, model: bytes, path: Path, options: PlanOptions) -> bytes:
         builder = self._make_builder()
         network = builder.create_network(0)
+        given = {name: np.ascontiguousarray(values) for name, values in options.values.items()}  # outlive the parser
         parser = self._trt.OnnxParser(network, self._logger)  # owns the weights until the plan is built
-        if not parser.parse(model, path=str(path)):
+        is_read = self._read_with(parser, given, model, path) if given else parser.parse(model, path=str(path))
+        if not is_read:
             raise PlanBuildError(f"TensorRT can't read {self._name}: {_describe(parser, self._messages)}", _REPORT)
         self._refuse_dynamic(network)
         for tensor in _borders(network):
@@ -172,6 +178,19 @@ class _Build:
         if plan is None:
             raise PlanBuildError(f"TensorRT can't build {self._name}: {self._messages.first()}", _REPORT)
         return bytes(plan)
+
+    def _read_with(self, parser: Any, values: Mapping[str, NDArray[Any]], model: bytes, path: Path) -> bool:
+        """Read a graph with values in the place of some that lie beside it; return whether the parser could."""
+        if not parser.load_model_proto(model, path=str(path)):
+            return False
+        for name, array in values.items():
+            if not parser.load_initializer(name, array.ctypes.data, array.nbytes):
+                raise PlanBuildError(
+                    f"{self._name} can't be built with another {name}, {array.dtype} {list(array.shape)}: "
+                    f"{_describe(parser, self._messages)}",
+                    _REPORT,
+                )
+        return bool(parser.parse_model_proto())
 
     def _make_builder(self) -> Any:
         try:

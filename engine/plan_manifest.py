@@ -32,6 +32,8 @@ class PlanKey:
         form: the UNet as segments with kernels of ours between them, or whole.
         rows: R, how many rows the UNet's plans take at once.
         refittable: whether the weights of UNet and text encoder can be replaced.
+        style: ``StyledWeights.identity`` of the style that such plans of a bundle were built anew for, which could not
+            be refitted; empty: they are the bundle's own, and all that it needs.
     """
 
     bundle_digest: str
@@ -41,6 +43,7 @@ class PlanKey:
     form: Form
     rows: int
     refittable: bool = False
+    style: str = ""
 
     @property
     def folder_name(self) -> str:
@@ -48,7 +51,8 @@ class PlanKey:
         options = json.dumps([FORMAT_VERSION, self.form, self.rows, self.refittable])
         major, minor = self.target
         digest = hashlib.sha256(options.encode()).hexdigest()[:8]
-        return f"{self.flavour}-{self.version}-sm{major}{minor}-{digest}"
+        style = f"-style-{self.style[:16]}" if self.style else ""
+        return f"{self.flavour}-{self.version}-sm{major}{minor}-{digest}{style}"
 
     @property
     def build_command(self) -> str:
@@ -63,7 +67,8 @@ class PlanKey:
         """Return what distinguishes these plans from others of their bundle."""
         major, minor = self.target
         refittable = ", refittable" if self.refittable else ""
-        return f"{self.flavour} {self.version} for sm{major}{minor}, {self.form}, {self.rows} rows{refittable}"
+        style = f", of the style {self.style[:16]}" if self.style else ""
+        return f"{self.flavour} {self.version} for sm{major}{minor}, {self.form}, {self.rows} rows{refittable}{style}"
 
 
 @dataclass(frozen=True)

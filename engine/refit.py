@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.engine.flavour import Flavour, LogMessages
 
 Array = NDArray[Any]
-_BUILD_REFITTABLE = "Build the plans again with `live2diff-trt build BUNDLE --refittable --overwrite`"
+_BUILD_AGAIN = "Build the plans again with `live2diff-trt build BUNDLE --refittable --overwrite`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +45,13 @@ class PlanRefitter:
         self._trt = flavour.module
         self._logger, self._messages = log
 
-    def check(self, wanted: Iterable[str]) -> None:
-        """Raise PlanError, listing all of them, if there are weights that can't be exchanged. Nothing is changed."""
-        missing = sorted(set(wanted).difference(self._open().get_all_weights()))
-        if missing:
-            raise PlanError(
-                f"the plan {self._name} has no place for {len(missing)} weights: {', '.join(missing)}",
-                "Build a bundle of this style, and report this with the version of TensorRT",
-            )
+    def find_obstacle(self, values: Mapping[str, Array], read: Callable[[str], Array | None]) -> str | None:
+        """Return why this plan can't take weights, as ``refit`` would be given them, or None. Nothing is changed."""
+        try:
+            self._hand_over(values, read)
+        except PlanError as refusal:
+            return refusal.problem
+        return None
 
     def refit(self, values: Mapping[str, Array], read: Callable[[str], Array | None], stream: int) -> Refitting:
         """Exchange weights in a stream's order, between what was enqueued before and what will be.
@@ -68,37 +67,47 @@ class PlanRefitter:
         Raises:
             PlanError: if TensorRT refuses. What the plan then holds is not known.
         """
-        refitter = self._open()
-        given: dict[str, Array] = {}
-        for name, array in values.items():
-            given[name] = self._give(refitter, name, array)
-        for name in refitter.get_missing_weights():
-            kept = read(name)
-            if kept is None:
-                raise PlanError(
-                    f"TensorRT merged {name}, which is no weight of the bundle, with others in the plan {self._name}",
-                    "Build a bundle of this style, and report this with the version of TensorRT",
-                )
-            given[name] = self._give(refitter, name, kept)
-        still = refitter.get_missing_weights()
-        if still:
-            raise PlanError(f"the plan {self._name} also wants {', '.join(still)}", _BUILD_REFITTABLE)
+        refitting = self._hand_over(values, read)
+        refitter = refitting.refitter
         if not refitter.refit_cuda_engine_async(stream):
             raise PlanError(
-                f"TensorRT can't exchange the weights of the plan {self._name}: {self._messages.last()}",
-                _BUILD_REFITTABLE,
+                f"TensorRT can't exchange the weights of the plan {self._name}: {self._messages.last()}", _BUILD_AGAIN
             )
-        return Refitting(refitter, given)
+        return refitting
 
     def close(self) -> None:
         """Let go of the engine, and so of its weights; closing twice is harmless."""
         self._engine = None
 
+    def _hand_over(self, values: Mapping[str, Array], read: Callable[[str], Array | None]) -> Refitting:
+        """Give a refitter all that it needs, which changes nothing yet; raise PlanError for what it does not take."""
+        refitter = self._open()
+        missing = sorted(set(values).difference(refitter.get_all_weights()))
+        if missing:
+            raise PlanError(
+                f"the plan {self._name} has no place for {len(missing)} weights: {', '.join(missing)}", _BUILD_AGAIN
+            )
+        given = {name: self._give(refitter, name, array) for name, array in values.items()}
+        for name in refitter.get_missing_weights():
+            kept = read(name)
+            if kept is None:
+                raise PlanError(
+                    f"TensorRT merged {name}, which is no weight of the bundle, with others in the plan {self._name}",
+                    _BUILD_AGAIN,
+                )
+            given[name] = self._give(refitter, name, kept)
+        still = refitter.get_missing_weights()
+        if still:
+            raise PlanError(f"the plan {self._name} also wants {', '.join(still)}", _BUILD_AGAIN)
+        return Refitting(refitter, given)
+
     def _open(self) -> Any:
         self._messages.clear()
         engine, trt = self._engine, self._trt
+        if engine is None:
+            raise PlanError(f"the plan {self._name} is closed", "Open it again")
         if not engine.refittable:
-            raise PlanError(f"the plan {self._name} was not built refittable", _BUILD_REFITTABLE)
+            raise PlanError(f"the plan {self._name} was not built refittable", _BUILD_AGAIN)
         return trt.Refitter(engine, self._logger)
 
     def _give(self, refitter: Any, name: str, values: Array) -> Array:
@@ -108,6 +117,6 @@ class PlanRefitter:
             raise PlanError(
                 f"the plan {self._name} does not take {name}, {array.dtype} {list(array.shape)}: "
                 f"{self._messages.last()}",
-                _BUILD_REFITTABLE,
+                _BUILD_AGAIN,
             )
         return array

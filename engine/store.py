@@ -11,10 +11,11 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from live2diff_trt.engine.arena import Arena
 from live2diff_trt.engine.errors import PlanStoreError
 from live2diff_trt.engine.gpu import Gpu
 from live2diff_trt.engine.gpu_facts import GpuFacts
-from live2diff_trt.engine.plan import Plan, PlanRuntime
+from live2diff_trt.engine.plan import LoadedPlan, Plan, PlanRuntime
 from live2diff_trt.engine.plan_manifest import CONSTANTS_FILE, MANIFEST_FILE, PlanKey, PlanManifest
 from live2diff_trt.engine.split import UNetSplit
 
@@ -56,27 +57,42 @@ class StoredPlans:
         except OSError as error:
             raise _refusal(self.manifest.key, f"the plan {name} can't be read any more ({error})") from error
 
-    def open_plan(self, name: str, runtime: PlanRuntime) -> Plan:
-        """Open a plan; raise PlanStoreError if there is none of that name, PlanError if TensorRT refuses it."""
-        return runtime.open(name, self.plan_bytes(name), self.manifest.structures[name])
+    def load_plan(self, name: str, runtime: PlanRuntime) -> LoadedPlan:
+        """Load a plan; raise PlanStoreError if there is none of that name, PlanError if TensorRT refuses it."""
+        return runtime.load(name, self.plan_bytes(name), self.manifest.structures[name])
+
+    def reload_plan(self, loaded: LoadedPlan, runtime: PlanRuntime, contexts: Iterable[Plan]) -> None:
+        """Let a plan be what is stored here under its name, as ``PlanRuntime.reload`` does.
+
+        Raises:
+            PlanStoreError: if there is none of that name; the plan is as it was.
+            PlanError: if TensorRT refuses it; the plan is closed then, or its contexts are.
+        """
+        runtime.reload(loaded, self.plan_bytes(loaded.name), contexts)
+
+    @property
+    def store(self) -> PlanStore:
+        """The store that they lie in."""
+        return PlanStore(self.folder.parents[1])
 
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return sum(record.bytes for record in self.manifest.files.values())
 
-    @property
+    @cached_property
     def split(self) -> UNetSplit | None:
         """How the UNet was cut; None in the whole form."""
         return None if self.manifest.split is None else UNetSplit.from_json(dict(self.manifest.split))
 
-    @property
+    @cached_property
     def arena(self) -> Arena | None:
         """Where tensors lie that cross the cuts, with room for the warm-up's rows; None in the whole form."""
         return None if self.manifest.arena is None else Arena.from_json(dict(self.manifest.arena))
 
-    def constants(self) -> dict[str, NDArray[np.floating]]:
-        """Read what kernels take of the weights, by initialiser; nothing in the whole form."""
+    @cached_property
+    def constants(self) -> Mapping[str, NDArray[np.floating]]:
+        """What kernels take of the weights, by initialiser; nothing in the whole form."""
         if CONSTANTS_FILE not in self.manifest.files:
             return {}
         with np.load(self.folder / CONSTANTS_FILE, allow_pickle=False) as constants:
@@ -102,7 +118,7 @@ class PlanStore:
         return self.root / key.bundle_digest[:16] / key.folder_name
 
     def find(self, bundle_digest: str) -> list[PlanKey]:
-        """Return what plans there are of a bundle, by their manifests alone: no file is hashed."""
+        """Return what plans there are of a bundle's own weights, by their manifests alone: no file is hashed."""
         keys = []
         for path in sorted((self.root / bundle_digest[:16]).glob(f"*/{MANIFEST_FILE}")):
             if path.parent.name.startswith("."):
@@ -111,7 +127,7 @@ class PlanStore:
                 keys.append(_parse(path).key)
             except PlanStoreError as error:
                 logger.info("%s", error)
-        return [key for key in keys if key.bundle_digest == bundle_digest]
+        return [key for key in keys if key.bundle_digest == bundle_digest and not key.style]
 
     def open(self, key: PlanKey) -> StoredPlans:
         """Verify a set of plans: manifest, sizes, hashes.
@@ -234,6 +250,8 @@ def _describe_difference(found: PlanKey, wanted: PlanKey) -> str:
 
 
 def _refusal(key: PlanKey | None, problem: str) -> PlanStoreError:
+    if key is not None and key.style:
+        return PlanStoreError(problem, "Set the style again: they are then built anew")
     command = "live2diff-trt build BUNDLE" if key is None else key.build_command
     return PlanStoreError(problem, f"Build them again with `{command}`")
 

@@ -20,9 +20,10 @@ class TensorRTOptions:
         flavour: ``auto`` takes what can work on this GPU; a named one that can't is an error.
         form: ``split`` reads the ring in place by our own kernels; ``whole`` is one plan a tick.
         rows: row count R of the plans; None takes the best of those that were built.
-        refittable: plans whose weights can be exchanged, for ``Stream.set_style``.
-        hot_restyle: hold those plans twice, so that a style is prepared beside the frames on their way, and not while
-            they wait; it takes the memory of their weights once more.
+        refittable: plans whose weights ``Stream.set_style`` can exchange. Of others, those of which a style changes
+            something are built with its weights, once.
+        hot_restyle: hold the plans whose weights a style replaces twice, so that it is prepared beside the frames on
+            their way, and not while they wait; it takes the memory of their weights once more.
         device: number of the CUDA device.
         plans: root of the plan store; None: the user's cache folder.
         output: whether finished pictures are delivered as numpy arrays or stay on the device.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from live2diff_trt.bundle.manifest import TOKENIZER_FILE, Bundle
@@ -22,6 +24,18 @@ def open_bundle(folder: str | Path, options: BackendOptions) -> Bundle:
     return Bundle.open(folder, (TOKENIZER_FILE,) if isinstance(options, TensorRTOptions) else None)
 
 
+@contextmanager
+def tensorrt_packages() -> Iterator[None]:
+    """Import what needs TensorRT's packages; raise BackendError where one is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise BackendError(
+            f"TensorRT's runtime needs a package that is not installed ({error})",
+            "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
+        ) from error
+
+
 def open_pipeline(
     bundle: Bundle,
     spec: StreamSpec,
@@ -37,13 +51,8 @@ def open_pipeline(
         BackendError: if the backend is not installed, or can't work on this machine.
     """
     if isinstance(options, TensorRTOptions):
-        try:
+        with tensorrt_packages():
             from live2diff_trt.runtime.cuda_session import open_cuda_pipeline
-        except ImportError as error:
-            raise BackendError(
-                f"TensorRT's runtime needs a package that is not installed ({error})",
-                "Install it with `pip install live2diff-trt[tensorrt-rtx]`",
-            ) from error
         return open_cuda_pipeline(bundle, spec, options, seed, guidance, room=room)
     from live2diff_trt.runtime.host_pipeline import HostPipeline
 

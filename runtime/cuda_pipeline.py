@@ -17,12 +17,13 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance, GuidanceKind
 from live2diff_trt.runtime.kv_ring import Array
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
+from live2diff_trt.runtime.opened_plans import OpenedPlans
 from live2diff_trt.runtime.pipeline import Pending, Submitted
-from live2diff_trt.runtime.plan_weights import PlanWeights
+from live2diff_trt.runtime.plan_weights import PreparedStyle
 from live2diff_trt.runtime.prompt import PromptTokenizer
-from live2diff_trt.runtime.spare_style import StyledParts
 from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.styled_parts import StyledParts, close_styled, open_styled
 from live2diff_trt.runtime.tick import Tick
 from live2diff_trt.runtime.tick_graphs import GraphsOfRows, TickGraphs
 from live2diff_trt.runtime.unet_session import UNetSession
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
 
 
+FindPlans = Callable[["StyledWeights"], OpenedPlans]
+"""Returns plans that hold a style's weights."""
+
+
 @dataclass(frozen=True)
 class SessionParts:
     """Everything that one stream on a GPU consists of.
 
     Attributes:
         unet: plans, kernels, ring, conditions and all device memory.
-        weights: that plans and kernels hold.
         lanes: the streams.
         tokenizer: of the prompt.
         stages: autoencoder and depth.
@@ -48,7 +52,6 @@ class SessionParts:
     """
 
     unet: UNetSession
-    weights: PlanWeights
     lanes: Lanes
     tokenizer: PromptTokenizer
     stages: DeviceStages
@@ -59,10 +62,8 @@ class SessionParts:
 
     def with_styled(self, styled: StyledParts) -> SessionParts:
         """Return the same parts with another set in use; the one that was is the spare then."""
-        spare = StyledParts(self.unet, self.weights, self.stages, self.tick)
-        return replace(
-            self, unet=styled.unet, weights=styled.weights, stages=styled.stages, tick=styled.tick, spare=spare
-        )
+        spare = StyledParts(self.unet, self.stages, self.tick)
+        return replace(self, unet=styled.unet, stages=styled.stages, tick=styled.tick, spare=spare)
 
     @property
     def memory(self) -> DeviceMemory:
@@ -74,6 +75,8 @@ class SessionParts:
         self.memory.device.set_current()
         self.lanes.sync()
         self.exchange.close()
+        if self.spare is not None:
+            self.spare.unet.close_plans()
         self.unet.close()
 
 
@@ -102,8 +105,17 @@ class CudaPipeline:
     """
 
     def __init__(
-        self, parts: SessionParts, spec: StreamSpec, seed: int, guidance: Guidance = NO_GUIDANCE, *, room: StreamRoom
+        self,
+        parts: SessionParts,
+        spec: StreamSpec,
+        seed: int,
+        guidance: Guidance = NO_GUIDANCE,
+        *,
+        room: StreamRoom,
+        find_plans: FindPlans | None = None,
     ) -> None:
+        self._find_plans = find_plans
+        self._prepared: StyledParts | None = None  # contexts of shared plans that are not in use yet
         self.spec = spec
         self.room = room
         self.parts = parts
@@ -120,7 +132,7 @@ class CudaPipeline:
                 tick.with_rows(rows).enqueue(parts.memory.stream)
         parts.memory.stream.sync()
         self._graphs = GraphsOfRows(self._rows, {rows: self._capture(rows) for rows in of_kinds})
-        self._styled: StyledWeights | None = None
+        self._held: PreparedStyle | None = None  # by the plans in use, where styles are exchanged in place
         self._is_warm = False
         self._closed = False
         self.reset()
@@ -190,56 +202,96 @@ class CudaPipeline:
         self.parts.tick.warm_up_again(lanes.denoise)
         lanes.fork()
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
-        """Refit the spare plans and capture their tick, beside frames on their way; return what swaps them in.
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
+        """Let the spare plans hold a style, and capture their tick, beside frames on their way; return what swaps both.
 
-        Without spare plans, verify that those in use can take other weights, and return what refits them.
+        Without spare plans, return what exchanges the weights of those in use. Plans that can't be refitted are built
+        anew first, if that was never done for this style; the log says how far that is. Where streams share plans of
+        each style, make contexts of those, and return what goes on with them.
         """
+        check()
         self._make_current()
+        if self._find_plans is not None:
+            return self._prepare_contexts(weights, self._find_plans(weights))
         spare = self.parts.spare
         if spare is None:
-            self.parts.weights.check(weights)
-            return lambda: self._refit_in_place(weights)
-        spare.weights.check(weights)
-        spare.weights.exchange(weights, self.parts.memory.device.create_stream(options=StreamOptions(priority=0)))
+            style = self.parts.unet.opened.weights.prepare(weights, check)
+            return lambda: self._exchange_in_place(style)
+        held = spare.unet.opened.weights
+        style = held.prepare(weights, check)
+        stream = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
+        if held.exchange(style, spare.unet.plans, stream):
+            return lambda: self._swap_in(spare, weights)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
         return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, {rows: graphs}))
 
-    def _swap_in(self, spare: StyledParts, weights: StyledWeights, graphs: GraphsOfRows) -> None:
-        """Go on with the spare plans, which hold other weights; those in use until now are the spare ones then."""
+    def _prepare_contexts(self, weights: StyledWeights, opened: OpenedPlans) -> Callable[[], None]:
+        """Make contexts of plans that hold a style; return what goes on with them."""
+        self._drop_prepared()
+        parts = self.parts
+        prepared = self._prepared = open_styled(StyledParts(parts.unet, parts.stages, parts.tick), opened)
+        return lambda: self._change_plans(prepared, weights)
+
+    def _swap_in(self, styled: StyledParts, weights: StyledWeights, graphs: GraphsOfRows | None = None) -> None:
+        """Go on with plans that hold other weights; those in use until now are the spare ones then. The stream waits.
+
+        Contexts that never ran can't be captured beside frames on their way, whose memory they run over: that is done
+        now, if there are no graphs.
+        """
         self._make_current()
         self.parts.lanes.sync()
+        graphs = graphs or self._rehearse(styled)
         self._graphs.close()
         self._graphs = graphs
-        self.parts = self.parts.with_styled(spare)
+        self.parts = self.parts.with_styled(styled)
         self._go_on_with(weights)
 
-    def _refit_in_place(self, weights: StyledWeights) -> None:
+    def _change_plans(self, styled: StyledParts, weights: StyledWeights) -> None:
+        """Go on with contexts of other plans; those of the plans in use until now are closed. The stream waits."""
+        before = self.parts.unet
+        self._swap_in(styled, weights)
+        self.parts = replace(self.parts, spare=None)
+        self._prepared = None
+        close_styled(before)
+
+    def _drop_prepared(self) -> None:
+        if self._prepared is not None:
+            close_styled(self._prepared.unet)
+            self._prepared = None
+
+    def _exchange_in_place(self, style: PreparedStyle) -> None:
         """Exchange the weights of the plans in use, and put the old ones back if that fails. The stream waits."""
         self._make_current()
         parts = self.parts
+        unet, stream = parts.unet, parts.memory.stream
         parts.lanes.sync()
-        self._graphs.close()  # a graph that was captured before a refit must not be launched after it
+        self._graphs.close()  # a graph that was captured before must not be launched after it
         try:
-            parts.weights.exchange(weights, parts.memory.stream)
+            unet.opened.weights.exchange(style, unet.plans, stream)
         except BaseException:
-            parts.weights.exchange(self._styled or weights.without_style(), parts.memory.stream)
-            self._capture_rows_in_effect()
+            before = self._held or PreparedStyle(style.weights.without_style())
+            unet.opened.weights.exchange(before, unet.plans, stream)
+            self._graphs = self._rehearse(parts)
             raise
-        parts.tick.rehearse(parts.memory.stream)
-        parts.memory.stream.sync()
-        self._capture_rows_in_effect()
-        self._go_on_with(weights)
+        self._graphs = self._rehearse(parts)
+        self._held = style
+        self._go_on_with(style.weights)
 
     def _go_on_with(self, weights: StyledWeights) -> None:
         tokenizer = self.parts.tokenizer.with_template(weights.prompt_template)
         self.parts = replace(self.parts, tokenizer=tokenizer)
         self._negative_prompt = None  # it was encoded by another text encoder
-        self._styled = weights
 
-    def _capture_rows_in_effect(self) -> None:
-        self._graphs = GraphsOfRows(self._rows, {self._rows: self._capture(self._rows)})
+    def _rehearse(self, parts: SessionParts | StyledParts) -> GraphsOfRows:
+        """Run plans that hold other weights once, so that everything late is loaded, and capture a tick of them.
+
+        Nothing that outlives a tick is written.
+        """
+        stages, rows = parts.stages, self._rows
+        stages.embed_depth_latent(self.parts.memory.stream, stages.depth_features)  # warm-up bound it to the UNet's
+        parts.unet.rehearse()
+        return GraphsOfRows(rows, {rows: parts.tick.with_rows(rows).capture(self.parts.memory)})
 
     def _capture(self, rows: StreamRows) -> TickGraphs:
         return self.parts.tick.with_rows(rows).capture(self.parts.memory)
@@ -318,7 +370,9 @@ class CudaPipeline:
         """Free everything on the device; closing twice is harmless."""
         if not self._closed:
             self._closed = True
+            self._make_current()
             self._graphs.close()
+            self._drop_prepared()
             self.parts.close()
 
     def _make_current(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from cuda.core import Device
 
@@ -19,7 +20,7 @@ from live2diff_trt.engine.plan_manifest import PlanKey
 from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.kernels.tick_parameters import SINK, WINDOW
-from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, SessionParts
+from live2diff_trt.runtime.cuda_pipeline import CudaPipeline, FindPlans, SessionParts
 from live2diff_trt.runtime.device_frames import FrameExchange
 from live2diff_trt.runtime.device_guidance import DeviceGuidance
 from live2diff_trt.runtime.device_memory_use import free_memory, has_context
@@ -28,12 +29,12 @@ from live2diff_trt.runtime.guidance import NO_GUIDANCE, Guidance
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.memory_estimate import MemoryEstimate, estimate_session
 from live2diff_trt.runtime.newest_frames import NewestFrames
-from live2diff_trt.runtime.plan_weights import PlanWeights
+from live2diff_trt.runtime.opened_plans import OpenedPlans, know_plans, load_plans
 from live2diff_trt.runtime.prompt import PromptTokenizer
-from live2diff_trt.runtime.spare_style import StyledParts, open_spare
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.styled_parts import StyledParts, open_styled
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.unet_session import UNetSession, know_plans, open_unet
+from live2diff_trt.runtime.unet_session import UNetSession, open_unet
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def open_cuda_pipeline(
     *,
     room: StreamRoom,
 ) -> CudaPipeline:
-    """Open a stream on a GPU, ready for its first frame but for the prompt.
+    """Open a stream on a GPU, with plans of its own, ready for its first frame but for the prompt.
 
     Raises:
         BackendError: if there is no GPU, or no flavour of TensorRT that works on it.
@@ -57,7 +58,8 @@ def open_cuda_pipeline(
     """
     rows = StreamRows(spec.steps, guidance.kind)
     flavour, gpu, stored = find_plans(bundle, rows, options)
-    return open_session(bundle, spec, stored, flavour, gpu, options, seed, guidance, room=room)
+    with open_plans(spec, stored, flavour, gpu, options, room=room) as opened:
+        return open_session(bundle, spec, opened, options, seed, guidance, room=room)
 
 
 def find_plans(bundle: Bundle, rows: StreamRows, options: TensorRTOptions) -> tuple[Flavour, Gpu, StoredPlans]:
@@ -78,57 +80,102 @@ def find_plans(bundle: Bundle, rows: StreamRows, options: TensorRTOptions) -> tu
     return flavour, gpu, store.open(_best_key(wanted, store.find(bundle.digest), options.rows is not None))
 
 
-def open_session(
-    bundle: Bundle,
+def open_plans(
     spec: StreamSpec,
     stored: StoredPlans,
     flavour: Flavour,
     gpu: Gpu,
     options: TensorRTOptions,
+    *,
+    room: StreamRoom,
+    styles: int = 0,
+) -> OpenedPlans:
+    """Load plans that were verified, if a stream on them fits beside them. The first time, they are measured as well.
+
+    Args:
+        spec: of the stream.
+        stored: the plans.
+        flavour: what they were built with.
+        gpu: this one.
+        options: of the stream.
+        room: for what it may be changed to.
+        styles: how many sets of other weights are to be loaded apart, beside these.
+
+    Raises:
+        DeviceMemoryError: if they would not fit; nothing was allocated then.
+        SpecError: if the stream's window is not the one the kernels are compiled for.
+    """
+    _check_window(spec)
+    facts = stored.facts(gpu)
+    free_before = None if has_context(options.device) else free_memory(options.device)
+    Device(options.device).set_current()
+    measured = know_plans(stored, flavour, facts, options.device)
+    estimate = _estimate(spec, stored, measured, options, room, styles)
+    estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
+    logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
+    started = time.perf_counter()
+    opened = load_plans(stored, flavour, facts, measured, options.device, spec.dtype)
+    opened.free_before = free_before
+    logger.info("loaded %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
+    return opened
+
+
+def open_session(
+    bundle: Bundle,
+    spec: StreamSpec,
+    opened: OpenedPlans,
+    options: TensorRTOptions,
     seed: int,
     guidance: Guidance = NO_GUIDANCE,
     *,
     room: StreamRoom,
+    tokenizer: PromptTokenizer | None = None,
+    find_plans: FindPlans | None = None,
 ) -> CudaPipeline:
-    """Open a stream on plans that were verified. The first opening also measures them, and keeps what it saw."""
-    _check_window(spec)
-    _check_restyle(options)
-    facts = stored.facts(gpu)
-    fresh_context = not has_context(options.device)
-    free_before = free_memory(options.device)
-    Device(options.device).set_current()
-    measured = know_plans(stored, flavour, facts, options.device)
-    estimate = estimate_session(
-        spec, stored, measured, room=room, overlap=options.overlap, hot_restyle=options.hot_restyle
-    )
-    estimate.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
-    logger.info("GPU memory: %.2f GB: %s", estimate.total / 1e9, estimate.describe())
+    """Open a stream on plans that are loaded, and hold them. Several threads may do so at once.
 
+    Args:
+        bundle: that they are of.
+        spec: the stream.
+        opened: the plans.
+        options: that they were opened with.
+        seed: of the noise.
+        guidance: of the first frames.
+        room: for what it may be changed to.
+        tokenizer: the bundle's, if others have it too; None: this stream reads its own.
+        find_plans: returns plans that hold other weights, which streams share; None: those of ``opened`` are refitted.
+
+    Raises:
+        DeviceMemoryError: if what it takes beside the plans would not fit; nothing was allocated then.
+    """
+    Device(options.device).set_current()
+    estimate = estimate_stream(spec, opened, options, room)
+    estimate.of_one_more.refuse_unless_free(free_memory(options.device), spec, overhead_is_there=True)
     started = time.perf_counter()
     rows = StreamRows(spec.steps, guidance.kind)
-    unet = open_unet(
-        spec, stored, flavour, facts, measured, options.device, rows=rows, room=room, overlap=options.overlap
-    )
-    with ExitStack() as opened:
-        opened.callback(unet.close)
-        parts = _surround(unet, bundle, stored, spec, options, room)
-        opened.callback(parts.exchange.close)
-        pipeline = CudaPipeline(parts, spec, seed, guidance, room=room)
-        opened.pop_all()  # from here on the pipeline closes them
-    logger.info("opened %s plans in %.1f s", stored.manifest.key.form, time.perf_counter() - started)
-    if fresh_context and "overhead_bytes" not in measured:
-        overhead = max(0, free_before - free_memory(options.device) - estimate.allocated)
-        facts.save_measured({**measured, "overhead_bytes": overhead})
+    unet = open_unet(spec, opened, rows=rows, room=room, overlap=options.overlap)
+    with ExitStack() as opening:
+        opening.callback(unet.close)
+        parts = _surround(unet, tokenizer or PromptTokenizer(bundle), spec, options, room)
+        opening.pop_all()
+        opening.callback(parts.close)
+        pipeline = CudaPipeline(parts, spec, seed, guidance, room=room, find_plans=find_plans)
+        opening.pop_all()  # from here on the pipeline closes them
+    logger.info("opened a stream in %.1f s", time.perf_counter() - started)
+    _keep_overhead(opened, estimate)
     return pipeline
 
 
+def _keep_overhead(opened: OpenedPlans, estimate: MemoryEstimate) -> None:
+    """Keep by how much more memory fell than was allocated, if this is the first stream of the process."""
+    free_before, opened.free_before = opened.free_before, None
+    if free_before is not None and "overhead_bytes" not in opened.measured:
+        overhead = free_before - free_memory(opened.device_id) - estimate.allocated
+        opened.keep_measured(overhead_bytes=max(0, overhead))
+
+
 def _surround(
-    session: UNetSession,
-    bundle: Bundle,
-    stored: StoredPlans,
-    spec: StreamSpec,
-    options: TensorRTOptions,
-    room: StreamRoom,
+    session: UNetSession, tokenizer: PromptTokenizer, spec: StreamSpec, options: TensorRTOptions, room: StreamRoom
 ) -> SessionParts:
     """Add what makes a stream of a UNet: lanes, autoencoder and depth, the tick's order, the way in and out."""
     memory, constants = session.memory, session.constants
@@ -140,10 +187,14 @@ def _surround(
     exchange = FrameExchange(
         memory, session.kernels, lanes, constants.pending_parameters, stages.output, options.output
     )
-    weights = PlanWeights(stored.manifest.key, session.plans, session.unet.kernel_weights)
-    styled = StyledParts(session, weights, stages, tick)
-    spare = open_spare(styled, stored) if options.hot_restyle else None
-    return SessionParts(session, weights, lanes, PromptTokenizer(bundle), stages, newest, tick, exchange, spare)
+    spare = None
+    if options.hot_restyle:
+        with ExitStack() as opening:
+            opening.callback(exchange.close)
+            with session.opened.load_apart() as apart:
+                spare = open_styled(StyledParts(session, stages, tick), apart)
+            opening.pop_all()
+    return SessionParts(session, lanes, tokenizer, stages, newest, tick, exchange, spare)
 
 
 def estimate_for(
@@ -152,9 +203,26 @@ def estimate_for(
     """Return what a session would take, or None where its plans were never opened on this GPU."""
     _, gpu, stored = find_plans(bundle, StreamRows(spec.steps, guidance.kind), options)
     measured = stored.facts(gpu).load_measured()
-    if "scratch_bytes" not in measured:
-        return None
-    return estimate_session(spec, stored, measured, room=room, overlap=options.overlap, hot_restyle=options.hot_restyle)
+    return _estimate(spec, stored, measured, options, room) if "scratch_bytes" in measured else None
+
+
+def estimate_stream(
+    spec: StreamSpec, opened: OpenedPlans, options: TensorRTOptions, room: StreamRoom
+) -> MemoryEstimate:
+    """Return what a session on plans that are loaded takes."""
+    return _estimate(spec, opened.stored, opened.measured, options, room)
+
+
+def _estimate(
+    spec: StreamSpec,
+    stored: StoredPlans,
+    measured: Mapping[str, Any],
+    options: TensorRTOptions,
+    room: StreamRoom,
+    styles: int = 0,
+) -> MemoryEstimate:
+    weight_sets = 1 + styles + options.hot_restyle
+    return estimate_session(spec, stored, measured, room=room, overlap=options.overlap, weight_sets=weight_sets)
 
 
 def require_gpu(device_id: int) -> Gpu:
@@ -178,14 +246,6 @@ def _best_key(wanted: PlanKey, known: Iterable[PlanKey], rows_are_fixed: bool) -
     if rows_are_fixed or not same:
         return wanted
     return min(same, key=lambda key: (-wanted.rows % key.rows, -key.rows))
-
-
-def _check_restyle(options: TensorRTOptions) -> None:
-    if options.hot_restyle and not options.refittable:
-        raise BackendError(
-            "plans whose weights can't be exchanged are of no use twice",
-            "Open the stream with TensorRTOptions(refittable=True, hot_restyle=True)",
-        )
 
 
 def _check_window(spec: StreamSpec) -> None:

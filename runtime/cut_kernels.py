@@ -20,6 +20,7 @@ from live2diff_trt.engine.split import (
     TemporalAttentionCut,
     UNetSplit,
 )
+from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.group_norm import group_norm_workspace
 from live2diff_trt.kernels.launchers import Kernels
@@ -29,22 +30,21 @@ from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_ring import DeviceKvRing
 
-Constants = Mapping[str, NDArray[np.floating]]
 KERNEL_CONSTANTS = "kernel constants"
-"""What their memory is allocated for."""
-_WORKSPACE = "group norm statistics"
-"""Beside the constants, by a name that no initialiser has."""
+"""What memory is allocated for that holds what kernels read of the weights."""
+STATISTICS = "group norm statistics"
+"""What memory is allocated for that kernels leave to each other."""
 
 
 class CutKernels:
-    """Launches what a cut computes. Owner of what kernels read of the weights, and of their workspace.
+    """Launches what a cut computes. Owner of what kernels leave to each other.
 
     Args:
         memory: where to allocate.
         spec: the stream.
         split: the cuts.
         rows: the most of a launch.
-        constants: initialiser → its values.
+        constants: initialiser → what kernels read of the weights; only read.
         crossing: every crossing tensor, with room for the rows of a tick and of warm-up.
         ring: read and written in place by temporal attention.
         conditions: what is hoisted.
@@ -58,7 +58,7 @@ class CutKernels:
         spec: StreamSpec,
         split: UNetSplit,
         rows: int,
-        constants: Constants,
+        constants: Mapping[str, DeviceTensor],
         crossing: Mapping[str, DeviceTensor],
         ring: DeviceKvRing,
         conditions: DeviceConditions,
@@ -70,17 +70,13 @@ class CutKernels:
         self._ring = ring
         self._conditions = conditions
         self._parameters = parameters
-        self._layout = kernel_layout(split, constants, spec, rows)
-        self._constants = _upload(memory, self._layout, constants)
+        self._constants = constants
+        statistics = statistics_layout(split, rows)
+        self._statistics = statistics.at(memory.allocate(STATISTICS, statistics.nbytes), memory.device_id)
 
-    def with_own_weights(self, memory: DeviceMemory, conditions: DeviceConditions, constants: Constants) -> CutKernels:
-        """Return kernels over the same tensors and ring, which read weights of their own."""
-        return copied(self, _conditions=conditions, _constants=_upload(memory, self._layout, constants))
-
-    @property
-    def weights(self) -> dict[str, DeviceTensor]:
-        """What kernels read of the weights, by initialiser."""
-        return {name: tensor for name, tensor in self._constants.items() if name != _WORKSPACE}
+    def with_weights(self, conditions: DeviceConditions, constants: Mapping[str, DeviceTensor]) -> CutKernels:
+        """Return kernels over the same tensors and ring, which read other weights."""
+        return copied(self, _conditions=conditions, _constants=constants)
 
     def tick(self, stream: Stream, cut: Cut, rows: int) -> None:
         """Compute a cut for the rows of a tick; temporal attention writes the new slots into the ring, in place."""
@@ -113,7 +109,7 @@ class CutKernels:
                 scale=self._constants[cut.scale],
                 bias=self._constants[cut.bias],
                 row_bias=hoisted(cut.row_bias) if cut.row_bias else None,
-                statistics=self._constants[_WORKSPACE],
+                statistics=self._statistics,
                 groups=cut.groups,
                 epsilon=cut.epsilon,
                 silu=cut.silu,
@@ -137,25 +133,28 @@ class CutKernels:
         return replace(tensor, shape=(rows, math.prod(positions), channels))
 
 
-def kernel_layout(split: UNetSplit, constants: Constants, spec: StreamSpec, rows: int) -> BlockLayout:
-    """Return where the constants lie, and the workspace for as many as ``rows`` rows."""
+def constant_layout(split: UNetSplit, constants: Mapping[str, NDArray[np.floating]], dtype: str) -> BlockLayout:
+    """Return where the constants lie."""
+    return BlockLayout({name: TensorLayout(constants[name].shape, dtype) for name in split.constants})
+
+
+def statistics_layout(split: UNetSplit, rows: int) -> TensorLayout:
+    """Return the layout of what the kernels of group norms leave to each other, for as many as ``rows`` rows."""
     groups = max((cut.groups for cut in _group_norms(split)), default=1)
-    workspace = group_norm_workspace(rows, groups)
-    return BlockLayout(
-        {
-            **{name: TensorLayout(constants[name].shape, spec.dtype) for name in split.constants},
-            _WORKSPACE: TensorLayout(workspace, "float32"),
-        }
-    )
+    return TensorLayout(group_norm_workspace(rows, groups), "float32")
+
+
+def upload_constants(memory: DeviceMemory, stored: StoredPlans, dtype: str) -> dict[str, DeviceTensor]:
+    """Put what kernels read of the weights onto the device, in the stream's dtype; by initialiser. Waits for it."""
+    split = stored.split
+    if split is None or not split.constants:
+        return {}
+    layout = constant_layout(split, stored.constants, dtype)
+    views = layout.at(memory.allocate(KERNEL_CONSTANTS, layout.nbytes), memory.device_id)
+    for name, view in views.items():
+        memory.upload(view, stored.constants[name])
+    return views
 
 
 def _group_norms(split: UNetSplit) -> Iterable[GroupNormCut]:
     return (cut for cut in split.cuts if isinstance(cut, GroupNormCut))
-
-
-def _upload(memory: DeviceMemory, layout: BlockLayout, constants: Constants) -> dict[str, DeviceTensor]:
-    views = layout.at(memory.allocate(KERNEL_CONSTANTS, layout.nbytes), memory.device_id)
-    for name, view in views.items():
-        if name != _WORKSPACE:
-            memory.upload(view, constants[name])
-    return views

@@ -11,7 +11,6 @@ from cuda.core import Stream
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan import Plan
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.stream_rows import StreamRows
@@ -46,12 +45,10 @@ class DeviceUNet(Protocol):
     tick_rows: UNetRows
     warm_up_rows: UNetRows
 
-    def with_plans(self, memory: DeviceMemory, plans: Mapping[str, Plan], conditions: DeviceConditions) -> DeviceUNet:
-        """Return this UNet over the same rows, with other plans and kernel weights, which are allocated."""
-
-    @property
-    def kernel_weights(self) -> dict[str, DeviceTensor]:
-        """What kernels of ours read of the weights, by initialiser: a style replaces it in place."""
+    def with_plans(
+        self, plans: Mapping[str, Plan], conditions: DeviceConditions, constants: Mapping[str, DeviceTensor]
+    ) -> DeviceUNet:
+        """Return this UNet over the same rows, with other plans, and kernels that read other weights."""
 
     def with_rows(self, rows: StreamRows) -> DeviceUNet:
         """Return this UNet with other rows, over the same memory: no more than it was opened with room for."""

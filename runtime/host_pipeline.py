@@ -60,6 +60,7 @@ class HostPipeline:
         guidance: of the first frames.
         room: for what it may be changed to. On the host, it is made when it is.
         graphs: the bundle's, if other pipelines share them; None: this one opens its own.
+        find_graphs: returns those with other weights, if other pipelines share them; None: this one opens its own.
 
     Attributes:
         guidance: in effect.
@@ -75,12 +76,13 @@ class HostPipeline:
         *,
         room: StreamRoom,
         graphs: OnnxGraphs | None = None,
+        find_graphs: Callable[[StyledWeights], OnnxGraphs] | None = None,
     ) -> None:
         graphs = graphs or OnnxGraphs(bundle.folder, bundle.manifest.signatures, options)
         self.spec = spec
         self.room = room
         self.guidance = guidance
-        self._options = options
+        self._find_graphs = find_graphs or (lambda weights: open_styled_graphs(weights, options))
         self._stages = Stages(graphs, spec)
         self._depth = DepthNetwork(graphs, spec)
         self._styled = StyledNetworks(PromptTokenizer(bundle), graphs.open("text_encoder"), OnnxNetwork(graphs, spec))
@@ -131,8 +133,9 @@ class HostPipeline:
             latents, depth_latents = zip(*self._newest, strict=True)
             self._denoiser.warm_up(np.stack(latents), np.stack(depth_latents))
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
         """Open the graphs anew whose weights it replaces; return what puts them in the place of those in use."""
+        check()
         styled = self._open_styled(weights)
         return lambda: self._go_on_with(styled)
 
@@ -187,8 +190,7 @@ class HostPipeline:
         return self._styled.network
 
     def _open_styled(self, weights: StyledWeights) -> StyledNetworks:
-        bundle = weights.base.bundle
-        graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, self._options, weights.changed)
+        graphs = self._find_graphs(weights)
         tokenizer = self._styled.tokenizer.with_template(weights.prompt_template)
         return StyledNetworks(tokenizer, graphs.open("text_encoder"), OnnxNetwork(graphs, self.spec))
 
@@ -214,3 +216,9 @@ class HostPipeline:
 
     def _decode(self, x0: Array) -> ReadyPictures:
         return ReadyPictures([reference.postprocess(self._stages.decode(latent)) for latent in x0])
+
+
+def open_styled_graphs(weights: StyledWeights, options: OnnxRuntimeOptions) -> OnnxGraphs:
+    """Return a bundle's graphs with other weights; each is opened when it is asked for."""
+    bundle = weights.base.bundle
+    return OnnxGraphs(bundle.folder, bundle.manifest.signatures, options, weights.changed)

@@ -9,7 +9,7 @@ from typing import Any
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.plan_manifest import KEPT_PLANS
 from live2diff_trt.engine.store import StoredPlans
-from live2diff_trt.runtime.cut_kernels import KERNEL_CONSTANTS, kernel_layout
+from live2diff_trt.runtime.cut_kernels import KERNEL_CONSTANTS, STATISTICS, constant_layout, statistics_layout
 from live2diff_trt.runtime.device_conditions import condition_layouts
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.device_guidance import guidance_layout
@@ -30,12 +30,24 @@ class MemoryEstimate:
     """The memory of one session, in bytes.
 
     Attributes:
-        parts: purpose → bytes of what the session allocates or has TensorRT allocate.
+        shared: purpose → bytes of what all sessions on the same plans have once.
+        own: purpose → bytes of what each session has for itself.
         overhead: of the driver, its context and the loaded kernels; measured once for each flavour and GPU.
     """
 
-    parts: Mapping[str, int]
+    shared: Mapping[str, int]
+    own: Mapping[str, int]
     overhead: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Purpose → bytes of what is allocated, by TensorRT too."""
+        return {**self.shared, **self.own}
+
+    @property
+    def of_one_more(self) -> MemoryEstimate:
+        """What a session takes beside others on the same plans."""
+        return MemoryEstimate({}, self.own, overhead=0)
 
     @property
     def allocated(self) -> int:
@@ -78,7 +90,7 @@ def estimate_session(
     *,
     room: StreamRoom,
     overlap: bool,
-    hot_restyle: bool = False,
+    weight_sets: int = 1,
 ) -> MemoryEstimate:
     """Add up what opening a session allocates, from the layouts that the session itself uses.
 
@@ -88,13 +100,16 @@ def estimate_session(
         measured: what the first opening on this GPU found out about them.
         room: for how many steps, and which kinds of guidance.
         overlap: whether each lane has scratch memory of its own.
-        hot_restyle: whether what a style replaces is there twice.
+        weight_sets: how many times what a style replaces is there.
     """
     rows = stored.manifest.key.rows
     in_chunks = whole_chunks(room.unet_rows, rows)
     warm_up_rows = rows if stored.split is not None else spec.sink
-    parts = {
-        "weights": sum(measured["weight_bytes"].values()),
+    shared = {"weights": sum(measured["weight_bytes"].values()), **_constant_parts(spec, stored)}
+    styled = sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
+    for purpose, size in shared.items():
+        shared[purpose] = size + (weight_sets - 1) * (styled if purpose == "weights" else size)
+    own = {
         "scratch": sum(lane_scratch(measured, overlap=overlap).values()),
         "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
         "conditions": sum(layout.nbytes for layout in condition_layouts(spec, room, rows, warm_up_rows).values()),
@@ -104,12 +119,15 @@ def estimate_session(
         "source picture": SOURCE_BYTES,
         **_unet_parts(spec, room, stored, rows),
     }
-    if hot_restyle:
-        parts["weights"] += sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
-        parts |= {name: 2 * size for name, size in parts.items() if name == KERNEL_CONSTANTS}
     if guidance := guidance_layout(spec, room).nbytes:
-        parts["guidance"] = guidance
-    return MemoryEstimate(parts, measured.get("overhead_bytes", 0))
+        own["guidance"] = guidance
+    return MemoryEstimate(shared, own, measured.get("overhead_bytes", 0))
+
+
+def _constant_parts(spec: StreamSpec, stored: StoredPlans) -> dict[str, int]:
+    if stored.split is None or not stored.split.constants:
+        return {}
+    return {KERNEL_CONSTANTS: constant_layout(stored.split, stored.constants, spec.dtype).nbytes}
 
 
 def _unet_parts(spec: StreamSpec, room: StreamRoom, stored: StoredPlans, rows: int) -> dict[str, int]:
@@ -119,5 +137,5 @@ def _unet_parts(spec: StreamSpec, room: StreamRoom, stored: StoredPlans, rows: i
     return {
         "arena": roomy_arena(arena, split, spec, room, rows).bytes,
         "rows": row_layout(spec, most_rows(spec, room), rows).nbytes,
-        KERNEL_CONSTANTS: kernel_layout(split, stored.constants(), spec, most_rows(spec, room)).nbytes,
+        STATISTICS: statistics_layout(split, most_rows(spec, room)).nbytes,
     }

@@ -95,10 +95,14 @@ class Pipeline(Protocol):
         that were gathered stay.
         """
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
         """Make other weights ready, in another thread than the stream's.
 
         Frames on their way go on, nothing of them changes.
+
+        Args:
+            weights: of the bundle, under a style.
+            check: to be called every now and then where that takes long. What it raises ends it.
 
         Returns:
             What goes on with these weights; only while no frame is in flight. Nothing that was encoded or projected

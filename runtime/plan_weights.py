@@ -4,91 +4,215 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cuda.core import Stream
 from numpy.typing import NDArray
 
-from live2diff_trt.engine.plan import Plan
-from live2diff_trt.engine.plan_manifest import KEPT_PLANS, PlanKey
+from live2diff_trt.engine.plan import LoadedPlan, Plan
+from live2diff_trt.engine.plan_manifest import KEPT_PLANS
+from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.runtime.device import upload_on
+from live2diff_trt.runtime.device import DeviceMemory, upload_on
 from live2diff_trt.runtime.errors import ControlError
+from live2diff_trt.runtime.plan_source import PlanSource
 
 if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
 
 logger = logging.getLogger(__name__)
 
+_OWN = ""
+"""``StyledWeights.identity`` of the bundle's own weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedStyle:
+    """A style that plans can take.
+
+    Attributes:
+        weights: the bundle's, under the style.
+        rebuilt: plans that can't take them by a refit, and were built anew with them.
+        stored: holds those, if there are any.
+    """
+
+    weights: StyledWeights
+    rebuilt: frozenset[str] = frozenset()
+    stored: StoredPlans | None = None
+
+
+@dataclass
+class _Held:
+    """What one plan holds.
+
+    Attributes:
+        built_for: identity of the style that it was built for; None: not known, because loading it failed.
+        changed: initialisers that may be other than they were when it was built.
+    """
+
+    built_for: str | None = _OWN
+    changed: frozenset[str] = frozenset()
+
 
 class PlanWeights:
     """Knows which weights the plans hold. To begin with, those that they were built with.
 
+    A plan takes other weights by a refit if it can; else one that was built with them takes its place, and the
+    bundle's own plan again when they are no longer wanted.
+
     Args:
-        key: of the plans.
+        source: of the plans.
         plans: by name; those whose weights no style replaces are not touched.
         kernel_weights: what kernels read of the weights, by initialiser, in place.
+        memory: in which plans that want more scratch memory than the bundle's own are given theirs.
     """
 
-    def __init__(self, key: PlanKey, plans: Mapping[str, Plan], kernel_weights: Mapping[str, DeviceTensor]) -> None:
-        self._key = key
+    def __init__(
+        self,
+        source: PlanSource,
+        plans: Mapping[str, LoadedPlan],
+        kernel_weights: Mapping[str, DeviceTensor],
+        memory: DeviceMemory,
+    ) -> None:
+        self._source = source
         self._plans = {name: plan for name, plan in plans.items() if name not in KEPT_PLANS}
         self._kernel_weights = kernel_weights
+        self._memory = memory
         self._of_plan: Mapping[str, frozenset[str]] = {}
-        self._changed: frozenset[str] = frozenset()  # initialisers that may be other than the bundle's own
+        self._held = {name: _Held() for name in self._plans}
+        self._changed_in_kernels: frozenset[str] = frozenset()  # initialisers that may be other than the bundle's own
+        self._are_reopened = False  # whether contexts were made anew, and the exchange failed behind it
+        self._is_fixed = False
 
-    def check(self, weights: StyledWeights) -> None:
-        """Verify that every plan can take other weights; nothing is changed.
+    def fix(self) -> None:
+        """Let nobody exchange them from here on: several streams are to run these plans."""
+        self._is_fixed = True
+
+    def prepare(self, weights: StyledWeights, check: Callable[[], None] = lambda: None) -> PreparedStyle:
+        """Find out how every plan can take other weights, and build those anew that can't be refitted.
+
+        Plans are not changed, and may run. What is built is kept in the plan store, so that it is built once.
+
+        Args:
+            weights: the bundle's, under a style.
+            check: called every now and then while plans are built. What it raises stops that.
 
         Raises:
-            ControlError: if the plans were not built for it.
-            PlanError: if one of them has no place for a weight.
+            ControlError: if other streams run the plans as well.
+            PlanBuildError, PlanStoreError: if a plan can't be built.
             BundleError: if a graph of the bundle is damaged.
         """
-        if not self._key.refittable:
+        if self._is_fixed:
             raise ControlError(
-                "the weights of these plans can't be exchanged: they were not built refittable",
-                f"Build others with `{self._key.build_command} --refittable`, and open the stream with "
-                "TensorRTOptions(refittable=True)",
+                "other streams run these plans too, so their weights can't be exchanged",
+                "Open a stream that has plans of its own, with Stream.open",
             )
         if not self._of_plan:
             from live2diff_trt.engine.networks import find_plan_weights  # needs onnx
 
-            self._of_plan = find_plan_weights(weights.base.bundle, self._key)
-        for name, values in self._find_changes(weights).items():
-            self._plans[name].refitter.check(values)
+            self._of_plan = find_plan_weights(weights.base.bundle, self._source.stored.manifest.key)
+        obstacles = self._find_obstacles(weights)
+        if not obstacles:
+            return PreparedStyle(weights)
+        logger.info("%s: %d plans can't be refitted; %s", weights.describe(), len(obstacles), min(obstacles.values()))
+        return PreparedStyle(weights, frozenset(obstacles), self._source.build(weights, obstacles.keys(), check))
 
-    def exchange(self, weights: StyledWeights, stream: Stream) -> None:
-        """Let plans and kernels hold other weights, which were checked; only what may differ is written.
+    def exchange(self, style: PreparedStyle, contexts: Mapping[str, Plan], stream: Stream) -> bool:
+        """Let plans and kernels hold the weights of a style that was prepared; only what may differ is written.
 
         No plan may run meanwhile, but for what ``stream`` was given before, and no graph of before may be launched
         any more. Waits for the stream.
 
+        Args:
+            style: what ``prepare`` gave.
+            contexts: of the plans, by name: all that are open. They go on where they are bound.
+            stream: in whose order weights are written.
+
+        Returns:
+            Whether contexts were made anew: those must run once before they are captured.
+
         Raises:
-            PlanError: if TensorRT refuses. Then it is not known what they hold, until weights are exchanged again.
+            PlanError, PlanStoreError: if a plan can't be refitted, or not be loaded. Then it is not known what they
+                hold, until weights are exchanged again.
+            BackendError: if there is no memory for a plan that is loaded.
         """
         started = time.perf_counter()
-        changes = self._find_changes(weights)
-        self._changed |= weights.changed.keys()
-        handle = int(stream.handle)
+        reloaded = self._reload(style, contexts, stream)
+        self._are_reopened |= reloaded > 0
+        refitted = self._write(style, stream)
+        logger.info(
+            "%s: %d plans refitted, %d loaded in the place of others, in %.2f s",
+            style.weights.describe(),
+            refitted,
+            reloaded,
+            time.perf_counter() - started,
+        )
+        are_reopened, self._are_reopened = self._are_reopened, False
+        return are_reopened
+
+    def _find_obstacles(self, weights: StyledWeights) -> dict[str, str]:
+        """Return why plans can't be refitted, for those of which a style changes something."""
+        changes = {name: _read(weights.changed.keys() & own, weights) for name, own in self._of_plan.items()}
+        found = {
+            name: self._plans[name].refitter.find_obstacle(values, weights.find)
+            for name, values in changes.items()
+            if values
+        }
+        return {name: obstacle for name, obstacle in found.items() if obstacle is not None}
+
+    def _reload(self, style: PreparedStyle, contexts: Mapping[str, Plan], stream: Stream) -> int:
+        """Let plans be those that were built for this style, and the bundle's own instead of those for another."""
+        own = self._reload_those(self._plans.keys() - style.rebuilt, self._source.stored, _OWN, contexts, stream)
+        if style.stored is None:
+            return own
+        return own + self._reload_those(style.rebuilt, style.stored, style.weights.identity, contexts, stream)
+
+    def _reload_those(
+        self, names: Iterable[str], stored: StoredPlans, built_for: str, contexts: Mapping[str, Plan], stream: Stream
+    ) -> int:
+        """Load plans out of a set, but for those that are loaded; return how many."""
+        others = sorted(name for name in names if self._held[name].built_for != built_for)
+        if others:
+            stream.sync()  # behind it, none of them runs
+            self._held |= {name: _Held(built_for=None) for name in others}
+            plans = {name: self._plans[name] for name in others}
+            self._source.reload(plans, stored, contexts, self._memory, stream)
+            self._held |= {name: _Held(built_for) for name in others}
+        return len(others)
+
+    def _write(self, style: PreparedStyle, stream: Stream) -> int:
+        """Refit plans, and write what kernels read; return how many plans were refitted."""
+        weights = style.weights
+        changed = frozenset(weights.changed)
+        refits = self._find_refits(style)
+        self._changed_in_kernels |= changed
         on_their_way: list[Any] = []  # what is read until the stream came by
         try:
-            for name, values in changes.items():
-                on_their_way.append(self._plans[name].refitter.refit(values, weights.find, handle))
-            for name, tensor in self._kernel_weights.items():
-                if name in self._changed:
-                    on_their_way.append(upload_on(stream, tensor, weights.read(name)))
+            for name, values in refits.items():
+                self._held[name].changed |= values.keys()
+                on_their_way.append(self._plans[name].refitter.refit(values, weights.find, int(stream.handle)))
+            on_their_way += [
+                upload_on(stream, self._kernel_weights[name], weights.read(name))
+                for name in self._kernel_weights.keys() & self._changed_in_kernels
+            ]
         finally:
             stream.sync()
-        self._changed = frozenset(weights.changed)
-        logger.info("%s: %d plans refitted in %.2f s", weights.describe(), len(changes), time.perf_counter() - started)
+        for name in refits:
+            self._held[name].changed = changed & self._of_plan[name]
+        self._changed_in_kernels = changed
+        return len(refits)
 
-    def _find_changes(self, weights: StyledWeights) -> dict[str, dict[str, NDArray[Any]]]:
+    def _find_refits(self, style: PreparedStyle) -> dict[str, dict[str, NDArray[Any]]]:
         """Return for each plan that a style changes, or the last one changed, what is to be written into it."""
-        names = self._changed | weights.changed.keys()
-        found = {plan: _read(names & of_plan, weights) for plan, of_plan in self._of_plan.items()}
-        return {plan: values for plan, values in found.items() if values}
+        weights = style.weights
+        found = {
+            name: _read((self._held[name].changed | weights.changed.keys()) & own, weights)
+            for name, own in self._of_plan.items()
+            if name not in style.rebuilt
+        }
+        return {name: values for name, values in found.items() if values}
 
 
 def _read(names: Iterable[str], weights: StyledWeights) -> dict[str, NDArray[Any]]:

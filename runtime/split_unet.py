@@ -15,7 +15,7 @@ from live2diff_trt.engine.split import Cut, Segment, UNetSplit
 from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.kernels.launchers import Kernels
 from live2diff_trt.runtime.copied import copied
-from live2diff_trt.runtime.cut_kernels import Constants, CutKernels
+from live2diff_trt.runtime.cut_kernels import CutKernels
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_conditions import DeviceConditions
 from live2diff_trt.runtime.device_ring import DeviceKvRing
@@ -32,14 +32,14 @@ class SplitForm:
         arena: where everything that crosses lies, for ``most_rows`` in whole chunks.
         rows: R, the fixed row count of every segment.
         most_rows: of a pass: of a tick, or of warm-up.
-        constants: initialiser → what kernels read of the weights.
+        constants: initialiser → what kernels read of the weights, on the device.
     """
 
     split: UNetSplit
     arena: Arena
     rows: int
     most_rows: int
-    constants: Constants
+    constants: Mapping[str, DeviceTensor]
 
 
 class SplitUNet:
@@ -92,20 +92,17 @@ class SplitUNet:
         other.tick_rows = self._take_rows(rows.count)
         return other
 
-    def with_plans(self, memory: DeviceMemory, plans: Mapping[str, Plan], conditions: DeviceConditions) -> SplitUNet:
-        """Return this UNet over the same rows, with other plans, and kernels that read weights of their own."""
-        cuts = self._cuts.with_own_weights(memory, conditions, self._form.constants)
+    def with_plans(
+        self, plans: Mapping[str, Plan], conditions: DeviceConditions, constants: Mapping[str, DeviceTensor]
+    ) -> SplitUNet:
+        """Return this UNet over the same rows, with other plans, and kernels that read other weights."""
+        cuts = self._cuts.with_weights(conditions, constants)
         return copied(self, _plans=plans, _conditions=conditions, _cuts=cuts)
 
     @property
     def split(self) -> UNetSplit:
         """Segments, cuts, and what crosses them."""
         return self._form.split
-
-    @property
-    def kernel_weights(self) -> dict[str, DeviceTensor]:
-        """What kernels between the segments read of the weights, by initialiser."""
-        return self._cuts.weights
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""

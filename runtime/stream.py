@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from live2diff_trt.bundle.closed_at_end import ClosedAtEnd
-from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.schedule import check_max_steps
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
@@ -31,6 +30,7 @@ from live2diff_trt.runtime.scene_cut import SceneCut
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
 from live2diff_trt.runtime.stream_rows import StreamRoom
 from live2diff_trt.runtime.style_control import StyleControl
+from live2diff_trt.runtime.styles import StyleFiles, Styles
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +48,16 @@ class Stream(ClosedAtEnd):
     Args:
         pipeline: ready for its first frame but for the prompt; closed with the stream.
         seed: that the pipeline draws its noise with.
-        bundle: that it goes through; None: its weights can't be changed.
+        styles: that it may have; None: its weights can't be changed.
     """
 
-    def __init__(self, pipeline: Pipeline, *, seed: int = 0, bundle: Bundle | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, *, seed: int = 0, styles: Styles | None = None) -> None:
         self._pipeline = pipeline
         self._seed = seed
         self._queue = DeliveryQueue()
         self._prompt = PromptControl(pipeline)
         self._rows = RowControl(pipeline)
-        self._style = StyleControl(pipeline, bundle)
+        self._style = StyleControl(pipeline, styles)
         self._clip = Clip(pipeline, self._prompt, self._queue)
         self._watch = FrameWatch()
         self._next_index = 0
@@ -117,7 +117,7 @@ class Stream(ClosedAtEnd):
         guidance = check_guidance(guidance)
         room = StreamRoom.of(max_steps, (guidance.kind, *guidance_kinds))
         pipeline = open_pipeline(opened, spec, options, seed, guidance, room=room)
-        stream = cls(pipeline, seed=seed, bundle=opened)
+        stream = cls(pipeline, seed=seed, styles=StyleFiles(opened))
         try:
             stream.set_style(style)
             stream._change_if_due()
@@ -129,10 +129,30 @@ class Stream(ClosedAtEnd):
             raise
         return stream
 
+    @classmethod
+    def begin(cls, pipeline: Pipeline, prompt: str | PromptBlend, seed: int, styles: Styles | None = None) -> Stream:
+        """Make a stream of a pipeline, as ``Stream`` does, under a prompt.
+
+        Raises:
+            ControlError: if the prompt is none; the pipeline is closed then.
+        """
+        stream = cls(pipeline, seed=seed, styles=styles)
+        try:
+            stream.set_prompt(prompt)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
     @property
     def spec(self) -> StreamSpec:
         """The stream's size, dtype, and the steps in effect: those of the last frame that was taken."""
         return self._pipeline.spec
+
+    @property
+    def style(self) -> object:
+        """The style in effect, as it was set; None: the bundle's own weights."""
+        return self._style.style
 
     @property
     def guidance(self) -> Guidance:
@@ -234,9 +254,13 @@ class Stream(ClosedAtEnd):
         and the newest 8 frames become the sink, as with ``set_step_list``. A prompt's transition is at its end then.
         Styles that are set back before a frame came change nothing.
 
+        Plans of TensorRT that can't be refitted are built with the style's weights, once, which may take minutes; the
+        log says so.
+
         Args:
             style: a file that ``live2diff-trt restyle`` wrote for this bundle, or the folder of a bundle that differs
-                from it in weights alone; None: the bundle's own weights, bit by bit.
+                from it in weights alone; None: the bundle's own weights, bit by bit. A stream of a shared engine takes
+                the names of the engine's styles instead, and nothing else.
             wait: return once it is ready, so that the next frame is the first one under it. False: return at once; it
                 is prepared in another thread, and the first frame that comes when it is ready is the first one under
                 it. What then goes wrong is raised when that frame is given, which is not taken, and said once.
@@ -245,6 +269,7 @@ class Stream(ClosedAtEnd):
             ControlError: if it is something else, or the backend can't change its weights.
             RestyleError: if it is damaged, or does not fit the bundle; names and shapes that don't are all listed.
             BundleError: if one of the bundles is missing or damaged.
+            PlanBuildError, PlanStoreError, PlanError: if TensorRT's plans can't be built, kept or opened for it.
         """
         self._check_open()
         self._style.set(style, wait=wait)

@@ -128,14 +128,6 @@ class Tick:
         whole = TickPart(self.enqueue, self._lanes.denoise)
         return TickGraphs(memory, self._parts if self._lanes.overlap else (whole,))
 
-    def rehearse(self, stream: Stream) -> None:
-        """Run the plans of a tick whose weights a style replaces, so that everything late is loaded.
-
-        It changes what a reset of the ring forgets, and what the next frame overwrites.
-        """
-        self.denoise(stream)
-        self._stages.embed_depth_latent(stream, self._stages.depth_features)
-
     def enqueue(self, stream: Stream) -> None:
         """Enqueue a whole tick on one stream."""
         for part in self._parts:

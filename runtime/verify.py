@@ -18,7 +18,7 @@ from live2diff_trt.engine.store import StoredPlans
 from live2diff_trt.engine.verify import OnPlan, PlanCheck, check_networks
 from live2diff_trt.runtime.device import DeviceMemory
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
-from live2diff_trt.runtime.unet_session import keep_runtime_caches
+from live2diff_trt.runtime.plan_source import keep_runtime_caches
 
 Array = NDArray[Any]
 _PURPOSE = "verification"
@@ -60,9 +60,11 @@ def verify_plans(
     with DeviceMemory(device_id) as memory, PlanRuntime(flavour, facts.load_runtime_caches()) as runtime:
 
         def run_plan(network: Network, inputs: Mapping[str, Array]) -> dict[str, Array]:
-            plan = stored.open_plan(network.name, runtime)
+            loaded = stored.load_plan(network.name, runtime)
+            plan = loaded.open()
             outputs = _run_once(memory, plan, network.channels_last, inputs)
             plan.close()
+            loaded.close()
             return outputs
 
         checks = list(check_networks(bundle.folder, networks, run_plan, on_plan))

@@ -79,14 +79,11 @@ class WholeUNet:
         other.tick_rows = _rows_of(_first_rows(self._room, rows.count))
         return other
 
-    def with_plans(self, memory: DeviceMemory, plans: Mapping[str, Plan], conditions: DeviceConditions) -> WholeUNet:
-        """Return this UNet over the same rows, with other plans."""
+    def with_plans(
+        self, plans: Mapping[str, Plan], conditions: DeviceConditions, constants: Mapping[str, DeviceTensor]
+    ) -> WholeUNet:
+        """Return this UNet over the same rows, with other plans; no kernel reads a weight."""
         return copied(self, _plans=plans, _conditions=conditions)
-
-    @property
-    def kernel_weights(self) -> dict[str, DeviceTensor]:
-        """Nothing: no kernel reads a weight."""
-        return {}
 
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""

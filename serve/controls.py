@@ -43,6 +43,11 @@ def _(control: messages.SetStrength, stream: Stream) -> None:
 
 
 @apply_control.register
+def _(control: messages.SetStyle, stream: Stream) -> None:
+    stream.set_style(control.style)
+
+
+@apply_control.register
 def _(control: messages.SetSimilarImageFilter, stream: Stream) -> None:
     settings = SimilarImageFilter(control.threshold, control.maximum_skipped)
     stream.set_similar_image_filter(settings if control.enabled else None)

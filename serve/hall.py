@@ -54,6 +54,7 @@ class Hall:
             step_list=list(spec.step_list),
             max_steps=self._engine.max_steps,
             timesteps=spec.schedule.original_steps,
+            styles=list(self._engine.styles),
             prompt=self.settings.prompt,
             seed=self.settings.seed,
             webrtc=self.settings.webrtc,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from live2diff_trt.bundle.schedule import MOST_STEPS
 from live2diff_trt.runtime.prompt_blend import Interpolation, Unit
 from live2diff_trt.runtime.similar_image_filter import SimilarImageFilter
+from live2diff_trt.runtime.styles import LONGEST_NAME
 
 MOST_PROMPTS = 8
 LONGEST_PROMPT = 1000
@@ -77,6 +78,13 @@ class SetStrength(Message):
     strength: float = Field(gt=0, le=1)
 
 
+class SetStyle(Message):
+    """Which weights paint: a style that the server offers, by its name; null: the bundle's own."""
+
+    type: Literal["style"]
+    style: str | None = Field(max_length=LONGEST_NAME)
+
+
 class SetSimilarImageFilter(Message):
     """Whether frames like the last one are skipped."""
 
@@ -112,7 +120,16 @@ class Resume(Message):
 
 
 Control = Annotated[
-    SetPrompt | SetSeed | SetStepList | SetStrength | SetSimilarImageFilter | SetRewarmOnCut | Rewarm | Pause | Resume,
+    SetPrompt
+    | SetSeed
+    | SetStepList
+    | SetStrength
+    | SetStyle
+    | SetSimilarImageFilter
+    | SetRewarmOnCut
+    | Rewarm
+    | Pause
+    | Resume,
     Field(discriminator="type"),
 ]
 """What changes a session's stream from the next frame on."""
@@ -151,6 +168,7 @@ class Status(Message):
     frames_dropped: int = Field(description="A newer one was there, or the way out was busy.")
     frames_damaged: int
     step_list: list[int]
+    style: str | None = Field(description="The name of the style in effect; null: the bundle's own weights.")
 
 
 class StreamDescription(Message):
@@ -161,6 +179,7 @@ class StreamDescription(Message):
     step_list: list[int]
     max_steps: int
     timesteps: int = Field(description="Steps are indices below this.")
+    styles: list[str] = Field(description="Names of the styles to choose from.")
     prompt: str
     seed: int
     webrtc: bool

@@ -171,6 +171,7 @@ class Session:
             frames_dropped=self._dropped_on_the_way_in() + self._dropped_on_the_way_out,
             frames_damaged=0 if stream is None else stream.frames_damaged,
             step_list=list(self._engine.spec.step_list if stream is None else stream.step_list),
+            style=None if stream is None else stream.style,
         )
 
     def _dropped_on_the_way_in(self) -> int:

@@ -54,6 +54,7 @@ class VisitorStream:
     Attributes:
         state: of the stream; read by any thread.
         step_list: in effect.
+        style: in effect, by its name; None: the bundle's own weights.
         frames_in, frames_damaged: that came, and of those what was no picture.
     """
 
@@ -67,6 +68,7 @@ class VisitorStream:
     ) -> None:
         self.state: State = "warming up"
         self.step_list = engine.spec.step_list
+        self.style: str | None = None
         self.frames_in = self.frames_damaged = 0
         self._engine, self._prompt, self._seed, self._show = engine, prompt, seed, show
         self._inbox = Inbox()
@@ -149,6 +151,7 @@ class VisitorStream:
             finished = stream(image, time)
         self._taken += 1
         self.step_list = stream.spec.step_list
+        self.style = None if stream.style is None else str(stream.style)
         for one in finished:
             self._deliver(one)
 

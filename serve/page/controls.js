@@ -15,6 +15,7 @@ export class Controls {
     const first = find("prompts").querySelector(".text");
     if (!this.touched.has("prompt") && !first.value) first.value = stream.prompt;
     if (!this.touched.has("seed")) find("seed").value = stream.seed;
+    this.offerStyles(stream.styles);
     find("steps").placeholder = stream.step_list.join(", ");
     find("steps").title = `1 to ${stream.max_steps} rising numbers below ${stream.timesteps}; the first is the noisiest`;
   }
@@ -38,6 +39,10 @@ export class Controls {
     find("transition").addEventListener("input", () => {
       find("transition-value").value = Number(find("transition").value) ? `${find("transition").value} s` : "at once";
     });
+    find("style").addEventListener("change", () => {
+      const style = find("style").value || null;
+      this.use("style", () => ({ type: "style", style }));
+    });
     find("seed").addEventListener("change", () => this.useSeed());
     find("dice").addEventListener("click", () => {
       find("seed").value = Math.floor(Math.random() * 2 ** 31);
@@ -60,6 +65,12 @@ export class Controls {
       const enabled = find("cuts").checked;
       this.use("cuts", () => ({ type: "rewarm_on_cut", enabled }));
     });
+  }
+
+  offerStyles(names) {
+    for (const id of ["style-choice", "style-key"]) find(id).hidden = !names.length;
+    find("style").length = 1;
+    for (const name of names) find("style").add(new Option(name, name));
   }
 
   useSeed() {

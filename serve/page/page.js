@@ -134,6 +134,7 @@ function showStatus(status) {
   find("pause").textContent = status.state === "paused" ? "Go on" : "Pause";
   find("output-empty").textContent = queued ? `You are number ${status.place} in the line` : "What the model makes of it";
   find("facts").textContent = `${stream.width}×${stream.height}, steps ${status.step_list.join(", ")}`
+    + `${status.style === null ? "" : `, style ${status.style}`}`
     + `${status.way === "none" ? "" : `, by ${NAMES[status.way]}`}, ${status.frames_dropped} frames dropped`;
 }
 
@@ -170,7 +171,7 @@ find("token-form").addEventListener("submit", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.target.closest("input, select, textarea, button") || event.ctrlKey || event.metaKey || event.altKey) return;
-  const act = { " ": togglePause, r: () => find("rewarm").click(), p: () => find("prompts").querySelector(".text").focus() }[event.key];
+  const act = { " ": togglePause, r: () => find("rewarm").click(), p: () => find("prompts").querySelector(".text").focus(), s: () => find("style").focus() }[event.key];
   if (act) { event.preventDefault(); act(); }
 });
 window.addEventListener("pagehide", stop);

@@ -95,10 +95,10 @@ def test_options_win_over_the_style(tmp_path: Path) -> None:
     models = {"pretrained_model_path": "a/base", "motion_module_path": "a/motion"}
     (tmp_path / "style.yaml").write_text(yaml.safe_dump({**models, "third_party_dict": third_party}))
     style = read_style(tmp_path / "style.yaml")
-    options = CheckpointOptions(None, None, None, (), None, (), None, None, None, LoraAlpha.apply, True, None)
+    options = CheckpointOptions(None, None, None, None, None, None, LoraAlpha.apply, None, None, offline=True)
     names = options.name_checkpoints(style)
     assert (names.loras, names.textual_inversions) == ((("a/b", 1.0),), (("a/ink", "<ink>"),))
-    names = replace(options, loras=("c:2",), textual_inversions=("fox.pt", "f.pt:<f>")).name_checkpoints(style)
+    names = replace(options, lora=("c:2",), textual_inversion=("fox.pt", "f.pt:<f>")).name_checkpoints(style)
     assert (names.loras, names.textual_inversions) == ((("c", 2.0),), (("fox.pt", None), ("f.pt", "<f>")))
 
 

@@ -17,21 +17,26 @@ from tests.runtime.made_up_ends import MadeUpSource
 
 
 @pytest.mark.parametrize(
-    ("words", "overlap"),
-    [((), TensorRTOptions().overlap), (("--overlap", "on"), True), (("--overlap", "off"), False)],
+    ("words", "overlap", "restyled"),
+    [
+        ((), TensorRTOptions().overlap, False),
+        (("--overlap", "on"), True, False),
+        (("--overlap", "off"), False, False),
+        (("--restyle", "ink.safetensors"), TensorRTOptions().overlap, True),
+    ],
 )
-def test_overlap_is_on_or_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], overlap: bool
+def test_overlap_is_on_or_off_and_a_style_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], overlap: bool, restyled: bool
 ) -> None:
-    asked: list[TensorRTOptions] = []
+    asked: list[tuple[bool, bool]] = []
 
-    def choose(choice: Any, bundle: Path, on_cpu: Any, on_gpu: TensorRTOptions) -> None:
-        asked.append(on_gpu)
+    def choose(choice: Any, bundle: Path, on_cpu: Any, on_gpu: TensorRTOptions, *, restyled: bool) -> None:
+        asked.append((on_gpu.overlap, restyled))
         raise Live2DiffError("that is all that is asked here", "Ask no more")
 
     monkeypatch.setattr(run_module, "choose_backend", choose)
     assert CliRunner().invoke(app, ["run", str(tmp_path), *words]).exit_code == 1
-    assert [options.overlap for options in asked] == [overlap]
+    assert asked == [(overlap, restyled)]
 
 
 @pytest.mark.parametrize(

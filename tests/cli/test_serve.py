@@ -16,13 +16,15 @@ from typer.testing import CliRunner
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.cli.main import app
+from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.serve.errors import ServeError
 
 PROGRAM = "from live2diff_trt.cli.main import main; main()"
 
 
-def test_it_serves_says_where_and_ends_when_it_is_interrupted(tiny_bundle: Path) -> None:
+def test_it_serves_says_where_and_ends_when_it_is_interrupted(tiny_bundle: Path, other_bundle: Path) -> None:
     words = [str(tiny_bundle), "--port", "0", "--host", "0.0.0.0", "--backend", "onnxruntime", "--log-json"]
+    words += ["--style", f"as another bundle={other_bundle}"]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "serve", *words], stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -36,7 +38,8 @@ def test_it_serves_says_where_and_ends_when_it_is_interrupted(tiny_bundle: Path)
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/api/stream", headers={"Authorization": f"Bearer {token}"}
         )
-        assert json.load(urllib.request.urlopen(request, timeout=20))["width"] == 64
+        described = json.load(urllib.request.urlopen(request, timeout=20))
+        assert (described["width"], described["styles"]) == (64, ["as another bundle"])
         process.send_signal(signal.SIGINT)
         process.wait(20)
     finally:
@@ -58,6 +61,8 @@ def test_a_port_that_is_taken_is_refused(tiny_bundle: Path) -> None:
         (["nothing", "--port", "0", "--backend", "onnxruntime"], BundleError),
         (["nothing", "--port", "0", "--host", "0.0.0.0", "--token", "short"], ServeError),
         (["nothing", "--port", "0", "--origin", "example.com"], ServeError),
+        (["nothing", "--port", "0", "--style", "ink"], ControlError),
+        (["nothing", "--port", "0", "--style", "ink=a", "--style", "ink=b"], ControlError),
     ],
 )
 def test_what_can_not_be_served_is_refused(words: list[str], error: type[Exception]) -> None:

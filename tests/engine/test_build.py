@@ -72,7 +72,7 @@ def test_the_split_form_knows_its_cuts_constants_and_arena(split_plans: StoredPl
     split = cut_unet(bundle.file("unet.onnx"), bundle.spec, 2).split
     assert split_plans.split == split
     assert split_plans.arena == arena_of(split, 2, 4)  # 8 warm-up frames in chunks of 2 rows
-    constants = split_plans.constants()
+    constants = split_plans.constants
     assert set(constants) == set(split.constants)
     for attention, cache in zip(split.temporal_attentions, bundle.spec.kv_caches, strict=True):
         assert {constants[name].shape for name in attention.tables} == {(bundle.spec.window, cache.channels)}
@@ -93,7 +93,7 @@ def test_the_whole_form_has_two_unets_and_no_cuts(bundle: Bundle, rtx: Flavour, 
     """Half a minute: all that TensorRT compiles here it compiles once more, in two large graphs."""
     plans = build_plans(bundle, rtx, PlanStore(tmp_path), replace(AHEAD, form="whole"))
     assert set(plans.manifest.plans) == COMMON | {"unet_warmup", "unet"}
-    assert (plans.split, plans.arena, plans.constants()) == (None, None, {})
+    assert (plans.split, plans.arena, plans.constants) == (None, None, {})
     assert len(plans.plan_bytes("unet")) > 1_000_000
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from live2diff_trt.engine.errors import PlanError
@@ -108,7 +109,8 @@ def test_plans_opened_at_once_share_caches_by_structure_and_keep_their_errors_ap
 
     def open_one(name: str) -> str:
         try:
-            plan = runtime.open(name, PLANS[name] + name.encode(), structures[name])
+            plan = runtime.load(name, PLANS[name] + name.encode(), structures[name])
+            plan.open()
         except PlanError as error:
             return error.problem
         return f"{plan.name}: {plan.scratch_bytes}, {plan.weight_bytes}"
@@ -134,7 +136,7 @@ def test_what_was_compiled_is_found_again_by_the_structure() -> None:
     rtx = MadeUpRtx()
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), saved) as runtime:
         for structure in ("another", "one", "new"):
-            runtime.open(structure, b"a plan", structure)
+            runtime.load(structure, b"a plan", structure).open()
         compiled = runtime.serialise_caches()
     assert compiled == {
         **dict.fromkeys(("one", "another", "new"), b"compiled for 1 plans"),
@@ -151,7 +153,7 @@ def test_it_is_known_whether_something_was_compiled(saved: dict[str, bytes], com
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), saved) as runtime:
         assert not runtime.compiles
         for structure in ("one", "other"):
-            runtime.open(structure, b"a plan", structure)
+            runtime.load(structure, b"a plan", structure).open()
         assert runtime.compiles is compiles
 
 
@@ -159,7 +161,7 @@ def test_what_another_card_compiled_is_compiled_anew_and_told_once(caplog: pytes
     saved = dict.fromkeys(("one", "other"), OF_ANOTHER_CARD)
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), saved) as runtime:
         for structure in saved:
-            runtime.open(structure, b"a plan", structure)
+            runtime.load(structure, b"a plan", structure).open()
         assert runtime.compiles
         assert runtime.serialise_caches() == dict.fromkeys(saved, b"compiled for 1 plans")
     assert [record.message for record in caplog.records] == [
@@ -171,7 +173,7 @@ def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: 
     runtime = PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {})
     with ThreadPoolExecutor(2) as pool:
         good, bad = (
-            pool.submit(runtime.open, name, plan, "a structure")
+            pool.submit(runtime.load, name, plan, "a structure")
             for name, plan in (("good", b"a plan"), ("bad", DAMAGED))
         )
         assert isinstance(bad.exception(), PlanError)
@@ -186,7 +188,113 @@ def test_a_plan_that_was_opened_after_anothers_error_is_closed_too(monkeypatch: 
 def test_a_plan_that_was_closed_lets_go_of_its_weights_and_may_be_closed_again() -> None:
     """As one that was measured is: by whoever opened it, then with the runtime."""
     with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {}) as runtime:
-        plan = runtime.open("segment_000", b"a plan", "a structure")
+        plan = runtime.load("segment_000", b"a plan", "a structure")
         engine = weakref.ref(plan._engine)
         plan.close()
         assert engine() is None
+
+
+class MadeUpContext:
+    """An execution context.
+
+    Attributes:
+        addresses: of tensors, as far as they were set.
+        scratch: what it was given.
+    """
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, int] = {}
+        self.scratch: tuple[int, int] | None = None
+
+    def set_tensor_address(self, tensor: str, address: int) -> bool:
+        """Take an address."""
+        self.addresses[tensor] = address
+        return True
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        """Take scratch memory."""
+        self.scratch = address, size
+
+
+class RtxWithTensors(MadeUpRtx):
+    """One whose plans have two tensors, and more scratch memory the longer they are.
+
+    Attributes:
+        contexts: that were made.
+    """
+
+    DataType = SimpleNamespace(HALF=1)
+    TensorIOMode = SimpleNamespace(INPUT=0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contexts: list[MadeUpContext] = []
+
+    def nptype(self, dtype: int) -> type:
+        """Return numpy's type."""
+        return np.float16
+
+    def Runtime(self, logger: Any) -> Any:  # noqa: N802 # TensorRT's own name
+        """Return a runtime."""
+        load = super().Runtime(logger).deserialize_cuda_engine
+
+        def load_with_tensors(plan: bytes) -> Any:
+            engine = load(plan)
+            if engine is not None:
+                vars(engine).update(
+                    num_io_tensors=2,
+                    device_memory_size_v2=len(plan),
+                    get_tensor_name=("x", "y").__getitem__,
+                    get_tensor_shape=lambda _: (2, 4),
+                    get_tensor_dtype=lambda _: self.DataType.HALF,
+                    get_tensor_mode=("x", "y").index,
+                    create_execution_context=lambda _: self._make_context(),
+                )
+            return engine
+
+        return SimpleNamespace(deserialize_cuda_engine=load_with_tensors)
+
+    def _make_context(self) -> MadeUpContext:
+        self.contexts.append(context := MadeUpContext())
+        return context
+
+
+def test_contexts_of_a_plan_that_is_reloaded_keep_their_addresses_and_wait_for_scratch_memory() -> None:
+    rtx = RtxWithTensors()
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), {}) as runtime:
+        loaded = runtime.load("segment_000", b"a plan", "a structure")
+        plan = loaded.open()
+        bound = []
+        for tensor, address in (("x", 512), ("y", 1024)):
+            plan.bind(tensor, address)
+            bound.append(plan.is_bound)
+        assert bound == [False, True]
+        plan.use_scratch(4096, 8)
+        engine, refitter = weakref.ref(loaded._engine), loaded.refitter
+        runtime.reload(loaded, b"another plan", [plan])
+        assert engine() is None
+        assert loaded.refitter is not refitter
+        assert (plan.scratch, plan.scratch_bytes) == ((4096, 8), 12)
+        with pytest.raises(PlanError, match="needs 12 bytes of scratch memory, not 8"):
+            plan.use_scratch(*plan.scratch)
+        plan.use_scratch(8192, 12)
+        other = loaded.open()
+        assert (other.scratch_bytes, other.is_bound) == (12, False)
+        other.bind_like(plan)
+        assert other.is_bound
+    assert [context.addresses for context in rtx.contexts] == [{"x": 512, "y": 1024}] * 3
+    assert [context.scratch for context in rtx.contexts] == [(4096, 8), (8192, 12), None]
+    assert len(rtx.caches) == 1
+
+
+def test_a_plan_that_cant_be_reloaded_is_closed_and_may_be_reloaded_again() -> None:
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx := RtxWithTensors()), {}) as runtime:
+        loaded = runtime.load("segment_000", b"a plan", "a structure")
+        plan = loaded.open()
+        plan.bind("x", 512)
+        with pytest.raises(PlanError, match="can't load the plan segment_000"):
+            runtime.reload(loaded, DAMAGED, [plan])
+        assert loaded.refitter.find_obstacle({}, lambda _: None) == "the plan segment_000 is closed"
+        runtime.reload(loaded, b"a plan", [plan])
+        assert loaded._engine is not None
+        assert rtx.contexts[-1].addresses == {"x": 512}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from live2diff_trt.bundle.errors import BundleError
@@ -111,13 +112,54 @@ def test_external_data_that_is_missing_is_an_error(rtx: Flavour, tmp_path: Path)
 
 
 def test_external_data_is_read_beside_the_graph(rtx: Flavour, tmp_path: Path) -> None:
-    model = linear()
-    (tmp_path / "weights.data").write_bytes(model.graph.initializer[0].raw_data)
+    model = beside(linear(), tmp_path, np.eye(4, dtype=np.float32))
+    assert build_plan(rtx, "small", model, tmp_path / "small.onnx", ADA)
+
+
+def beside(model: onnx.ModelProto, folder: Path, values: NDArray[Any]) -> bytes:
+    """Return a graph whose weight lies beside it."""
+    (folder / "weights.data").write_bytes(values.tobytes())
     (weight,) = model.graph.initializer
     weight.ClearField("raw_data")
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="weights.data")
-    assert build_plan(rtx, "small", model.SerializeToString(), tmp_path / "small.onnx", ADA)
+    return model.SerializeToString()
+
+
+def test_values_take_the_place_of_what_lies_beside_the_graph(rtx: Flavour, tmp_path: Path) -> None:
+    """The plan is, byte for byte, that of a graph beside which these lie."""
+    path, others = tmp_path / "small.onnx", np.arange(32, dtype=np.float32).reshape(4, 8).T[::2]
+    eye, other = np.eye(4, dtype=np.float32), np.ascontiguousarray(others)
+    given = build_plan(rtx, "small", beside(linear(), tmp_path, eye), path, PlanOptions((8, 9), values={"w": others}))
+    plain = build_plan(rtx, "small", beside(linear(), tmp_path, eye), path, ADA)
+    assert given == build_plan(rtx, "small", beside(linear(), tmp_path, other), path, ADA)
+    assert given != plain
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("v", np.eye(4, dtype=np.float32), r"small can't be built with another v, float32 \[4, 4\]"),
+        ("w", np.eye(3, dtype=np.float32), r"small can't be built with another w, float32 \[3, 3\]"),
+    ],
+)
+def test_values_that_do_not_fit_the_graph_are_an_error(
+    rtx: Flavour, tmp_path: Path, name: str, values: NDArray[Any], reason: str
+) -> None:
+    model = beside(linear(), tmp_path, np.eye(4, dtype=np.float32))
+    with pytest.raises(PlanBuildError, match=reason):
+        build_plan(rtx, "small", model, tmp_path / "small.onnx", PlanOptions((8, 9), values={name: values}))
+
+
+def test_a_graph_that_cant_be_read_is_an_error_with_other_values_too(rtx: Flavour, tmp_path: Path) -> None:
+    values = {"w": np.eye(4, dtype=np.float32)}
+    with pytest.raises(PlanBuildError, match="can't read small"):
+        build_plan(rtx, "small", b"not a graph", tmp_path / "small.onnx", PlanOptions((8, 9), values=values))
+    odd = make_model(
+        helper.make_node("Nonsense", ["x"], ["y"], name="the_odd_one", domain="elsewhere"), domain="elsewhere"
+    )
+    with pytest.raises(PlanBuildError, match=r"can't read small: .*Nonsense.* in node the_odd_one"):
+        build(rtx, odd, PlanOptions((8, 9), values=values))
 
 
 @pytest.mark.parametrize("dimensions", [{}, {"rows": 1}])

@@ -85,9 +85,43 @@ def test_what_was_merged_and_is_no_weight_of_the_bundle_is_refused() -> None:
 
 def test_all_weights_that_have_no_place_are_listed() -> None:
     refitter, _ = make()
-    refitter.check(["a.weight", "b.weight"])
     with pytest.raises(PlanError, match=r"segment_003 has no place for 2 weights: c\.bias, c\.weight"):
-        refitter.check(["a.weight", "c.weight", "c.bias"])
+        refitter.refit({"a.weight": ONES, "c.weight": ONES, "c.bias": ONES}, read_nothing, STREAM)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight", "obstacle"),
+    [
+        ({}, "a.weight", None),
+        ({}, "c.weight", "the plan segment_003 has no place for 1 weights: c.weight"),
+        ({"refittable": False}, "a.weight", "the plan segment_003 was not built refittable"),
+        (
+            {"merged": ("a.weight", "d.weight")},
+            "a.weight",
+            "TensorRT merged d.weight, which is no weight of the bundle",
+        ),
+        (
+            {"weights": {"a.weight": ONES[:1]}},
+            "a.weight",
+            "does not take a.weight, float16 [2, 3]: a.weight has another",
+        ),
+    ],
+)
+def test_what_would_be_refused_is_found_without_changing_anything(
+    changes: dict[str, Any], weight: str, obstacle: str | None
+) -> None:
+    refitter, engine = make(**changes)
+    before = {name: values.copy() for name, values in engine.weights.items()}
+    found = refitter.find_obstacle({weight: ONES}, lambda _: None)
+    assert (found is None) == (obstacle is None)
+    assert (obstacle or "") in (found or "")
+    assert all(np.array_equal(before[name], values) for name, values in engine.weights.items())
+
+
+def test_a_plan_that_is_closed_can_not_be_refitted() -> None:
+    refitter, _ = make()
+    refitter.close()
+    assert refitter.find_obstacle({"a.weight": ONES}, read_nothing) == "the plan segment_003 is closed"
 
 
 def test_a_weight_that_is_refused_is_named_with_tensorrts_words() -> None:
@@ -108,7 +142,7 @@ def test_a_refit_that_fails_says_why() -> None:
 def test_a_plan_that_was_not_built_for_it_is_refused() -> None:
     refitter, _ = make(refittable=False)
     with pytest.raises(PlanError, match=r"segment_003 was not built refittable\. .*--refittable --overwrite"):
-        refitter.check(["a.weight"])
+        refitter.refit({"a.weight": ONES}, read_nothing, STREAM)
 
 
 def test_what_is_on_its_way_lies_in_one_piece() -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_what_was_written_is_read(store: PlanStore) -> None:
     assert plans.plan_bytes("unet") == b"a plan"
     assert plans.bytes == sum(path.stat().st_size for path in plans.folder.iterdir() if path.name != MANIFEST_FILE)
     assert (plans.split, plans.arena) == (None, None)
-    np.testing.assert_array_equal(plans.constants()["table"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(plans.constants["table"], [[0, 1, 2], [3, 4, 5]])
     assert names(store) == [KEY.folder_name]
     with pytest.raises(PlanStoreError, match="hold no depth"):
         plans.plan_bytes("depth")
@@ -86,6 +87,37 @@ def test_missing_plans_are_told_with_those_that_exist(store: PlanStore) -> None:
         store.open(replace(KEY, version="1.7.1.5"))
     assert len(store.find(KEY.bundle_digest)) == 2
     assert store.find("f" * 64) == []
+
+
+def test_plans_of_a_style_lie_beside_the_others_and_are_none_to_stream_with(store: PlanStore) -> None:
+    build(store)
+    styled = build(store, replace(KEY, style="ab" * 32))
+    assert styled.folder.name == f"{KEY.folder_name}-style-{'ab' * 8}"
+    assert styled.manifest.key.style == "ab" * 32
+    assert styled.store.folder(KEY) == store.folder(KEY)
+    assert store.find(KEY.bundle_digest) == [KEY]
+    (styled.folder / "unet.plan").unlink()
+    with pytest.raises(PlanStoreError, match="can't be read any more") as caught:
+        styled.plan_bytes("unet")
+    assert caught.value.remedy == "Set the style again: they are then built anew"
+
+
+def test_another_style_of_the_same_beginning_is_refused(store: PlanStore) -> None:
+    build(store, replace(KEY, style="ab" * 32))
+    with pytest.raises(PlanStoreError, match=r"the plans in .* are for"):
+        store.open(replace(KEY, style="ab" * 31 + "cd"))
+
+
+def test_a_plan_that_is_not_stored_leaves_the_loaded_one_as_it_is(store: PlanStore) -> None:
+    plan, context, runtime = Mock(), Mock(), Mock()
+    plan.name = "depth"
+    stored = build(store)
+    with pytest.raises(PlanStoreError, match="hold no depth"):
+        stored.reload_plan(plan, runtime, [context])
+    runtime.reload.assert_not_called()
+    plan.name = "unet"
+    stored.reload_plan(plan, runtime, [context])
+    runtime.reload.assert_called_once_with(plan, b"a plan", [context])
 
 
 def change_text(folder: Path, old: str, new: str) -> None:

@@ -19,6 +19,7 @@ from live2diff_trt.runtime.host_pipeline import HostPipeline
 from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream import Stream
 from live2diff_trt.runtime.stream_rows import StreamRoom
+from live2diff_trt.runtime.styles import StyleFiles
 from tests.runtime.emulated_gpu import build_emulated_plans
 from tests.runtime.emulated_plans import GraphCache
 
@@ -58,7 +59,7 @@ class Bench:
         in_effect = self.hosts[known].spec.step_list, self.hosts[known].guidance.kind
         if in_effect != (STEP_LISTS[steps], guidance.kind):  # a use before this one changed them
             self.hosts[known].change_rows(STEP_LISTS[steps], guidance)
-        stream = Stream(self.hosts[known], bundle=Bundle.open(self.bundle, ()))
+        stream = Stream(self.hosts[known], styles=StyleFiles(Bundle.open(self.bundle, ())))
         stream.set_guidance(guidance)
         stream.set_seed(seed)
         stream.set_prompt(PROMPT)

@@ -32,11 +32,13 @@ class AddressSpace:
         self._starts: list[int] = []
         self._sizes: dict[int, int] = {}
         self._blocks: dict[int, Array] = {}
+        self._changing = threading.RLock()
 
     @property
     def allocated(self) -> int:
         """Bytes that are allocated now."""
-        return sum(self._sizes.values())
+        with self._changing:
+            return sum(self._sizes.values())
 
     def allocate(self, size: int) -> int:
         """Return the address of memory in which nothing was written."""
@@ -47,28 +49,32 @@ class AddressSpace:
             block[:] = 0xFF
         address = -(-block.ctypes.data // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT
         start = address - block.ctypes.data
-        self._blocks[address] = block[start : start + size]
-        self._sizes[address] = size
-        insort(self._starts, address)
+        with self._changing:
+            self._blocks[address] = block[start : start + size]
+            self._sizes[address] = size
+            insort(self._starts, address)
         return address
 
     def free(self, address: int) -> None:
         """Overwrite a block; nobody may touch it any more."""
-        del self._sizes[address]
-        self._starts.remove(address)
-        self._blocks[address][:] = 0xFF
+        with self._changing:
+            del self._sizes[address]
+            self._starts.remove(address)
+            self._blocks[address][:] = 0xFF
 
     def holds(self, address: int, size: int = 1) -> bool:
         """Whether a range lies inside one block that is allocated."""
-        index = bisect_right(self._starts, address) - 1
-        return index >= 0 and address + size <= self._starts[index] + self._sizes[self._starts[index]]
+        with self._changing:
+            index = bisect_right(self._starts, address) - 1
+            return index >= 0 and address + size <= self._starts[index] + self._sizes[self._starts[index]]
 
     def view(self, address: int, shape: Sequence[int], dtype: str) -> Array:
         """Return an array over allocated memory; raise EmulationError where it is not."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        if not self.holds(address, size):
-            raise EmulationError(f"illegal address {address:#x}, {size} bytes")
-        block = self._starts[bisect_right(self._starts, address) - 1]
+        with self._changing:
+            if not self.holds(address, size):
+                raise EmulationError(f"illegal address {address:#x}, {size} bytes")
+            block = self._starts[bisect_right(self._starts, address) - 1]
         return self._blocks[block][address - block : address - block + size].view(dtype).reshape(shape)
 
 

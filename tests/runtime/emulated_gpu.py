@@ -17,7 +17,7 @@ from live2diff_trt.engine.flavour import Flavour
 from live2diff_trt.engine.gpu import Gpu
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import PlanStore, StoredPlans
-from live2diff_trt.runtime import cuda_session, device, device_image, plan_threads, unet_session
+from live2diff_trt.runtime import cuda_engine, cuda_session, device, device_image, opened_plans, plan_threads
 from tests.runtime.emulated_device import Array, EmulatedBuffer, EmulatedDriver, EmulatedGpu
 from tests.runtime.emulated_kernels import EmulatedKernels
 from tests.runtime.emulated_plans import EmulatedPlanRuntime, GraphCache, build_emulated_plan
@@ -98,16 +98,18 @@ def install_emulated_gpu(patch: pytest.MonkeyPatch, graphs: GraphCache) -> Emula
     def open_device(device_id: int = 0) -> Any:
         return gpu
 
+    patch.setattr(build_module, "build_plan", build_emulated_plan)
     patch.setattr(device, "driver", EmulatedDriver(gpu))
     patch.setattr(device, "Device", open_device)
     patch.setattr(device, "LegacyPinnedMemoryResource", Pinned)
     patch.setattr(device_image, "StridedMemoryView", EmulatedView)
-    patch.setattr(unet_session, "PlanRuntime", open_runtime)
-    patch.setattr(unet_session, "Kernels", EmulatedKernels)
+    patch.setattr(opened_plans, "PlanRuntime", open_runtime)
+    patch.setattr(opened_plans, "Kernels", EmulatedKernels)
     patch.setattr(cuda_session, "Device", open_device)
     patch.setattr(plan_threads, "Device", open_device)
     patch.setattr(cuda_session, "choose_flavour", lambda *_: (FLAVOUR, "it is emulated"))
     patch.setattr(cuda_session, "detect_gpu", lambda _: GPU)
-    patch.setattr(cuda_session, "free_memory", lambda _: gpu.free_bytes)
+    for module in (cuda_session, cuda_engine):
+        patch.setattr(module, "free_memory", lambda _: gpu.free_bytes)
     patch.setattr(cuda_session, "has_context", lambda _: False)
     return gpu

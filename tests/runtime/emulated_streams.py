@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 Work = Callable[[], None]
 
@@ -36,6 +37,7 @@ class EmulatedQueues:
     """All streams of a device, and the books that tests look into.
 
     Attributes:
+        handles: for streams to come.
         waits: how often the host waited for work that was not done.
         syncs: how often it asked, done or not.
         works: names of what was submitted outside of captures, in order.
@@ -43,6 +45,7 @@ class EmulatedQueues:
 
     def __init__(self) -> None:
         self.streams: dict[int, EmulatedStream] = {}
+        self.handles = count(1)
         self.waits = 0
         self.syncs = 0
         self.works: list[str] = []
@@ -106,7 +109,7 @@ class EmulatedStream:
 
     def __init__(self, queues: EmulatedQueues) -> None:
         self.queues = queues
-        self.handle = len(queues.streams) + 1
+        self.handle = next(queues.handles)
         queues.streams[self.handle] = self
         self.recorded: list[Work] | None = None
         self.done = 0

@@ -110,7 +110,7 @@ class PlainPipeline:
         self.guidance = guidance
         self._batch = StreamBatch(self.spec.steps)
 
-    def prepare_style(self, weights: StyledWeights) -> Callable[[], None]:
+    def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
         return lambda: self.styles.append(weights)
 
     def set_guidance(self, guidance: Guidance) -> None:

@@ -28,7 +28,7 @@ from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import GPU, ForeignPicture
-from tests.runtime.emulated_plans import EmulatedPlan, EmulatedPlanRuntime
+from tests.runtime.emulated_plans import EmulatedLoadedPlan, EmulatedPlanRuntime
 
 GRAIN_BYTES = 512
 MOST_UNEQUAL = 0.001
@@ -275,12 +275,13 @@ def test_the_estimate_is_the_allocation(
         options = bench.options(form, rows, overlap=overlap)
         estimate = estimate_for(Bundle.open(bench.bundle), spec, options, room=StreamRoom(max_steps or steps))
         assert estimate is not None
-        parts = dict(estimate.parts)
-        assert parts.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)
-        assert memory.allocated == parts
+        shared = dict(estimate.shared)
+        assert shared.pop("weights") == 1000 * len(bench.plans[form, rows].manifest.plans)
+        assert pipeline_of(stream).parts.unet.opened.memory.allocated == shared
+        assert memory.allocated == estimate.own
         gpu.finish()
         before = gpu.memory.allocated
-        assert 0 <= before - sum(parts.values()) < 20 * GRAIN_BYTES  # every allocation is rounded up to it
+        assert 0 <= before - estimate.allocated < 20 * GRAIN_BYTES  # every allocation is rounded up to it
         list(stream.run(pictures(10)))
         gpu.finish()
         assert gpu.memory.allocated == before
@@ -338,14 +339,14 @@ def test_a_plan_that_cant_be_opened_is_told_and_everything_is_freed(
     bench: Bench, gpu: EmulatedGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.stream("split", 2).close()  # the plans are measured, and the next stream opens them at once
-    open_plan = EmulatedPlanRuntime.open
+    load_plan = EmulatedPlanRuntime.load
 
-    def refuse_depth(self: EmulatedPlanRuntime, name: str, plan: bytes, structure: str) -> EmulatedPlan:
+    def refuse_depth(self: EmulatedPlanRuntime, name: str, plan: bytes, structure: str) -> EmulatedLoadedPlan:
         if name == "depth":
             raise PlanError(f"TensorRT can't load the plan {name}", "Build the plans again")
-        return open_plan(self, name, plan, structure)
+        return load_plan(self, name, plan, structure)
 
-    monkeypatch.setattr(EmulatedPlanRuntime, "open", refuse_depth)
+    monkeypatch.setattr(EmulatedPlanRuntime, "load", refuse_depth)
     with pytest.raises(PlanError, match="can't load the plan depth"):
         bench.stream("split", 2)
     gpu.finish()
@@ -361,7 +362,7 @@ def test_plans_are_measured_once(bench: Bench, gpu: EmulatedGpu, monkeypatch: py
     def refuse(*_: object) -> None:
         raise AssertionError("they were measured before")
 
-    monkeypatch.setattr("live2diff_trt.runtime.unet_session._measure_plans", refuse)
+    monkeypatch.setattr("live2diff_trt.runtime.opened_plans._measure_plans", refuse)
     monkeypatch.setattr(GpuFacts, "save_runtime_caches", refuse)
     bench.stream("split", 2).close()
 

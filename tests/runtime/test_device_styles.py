@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.engine.errors import BackendError, PlanError
+from live2diff_trt.engine.errors import PlanError
 from live2diff_trt.engine.initialisers import BundleInitialisers
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.runtime.cuda_session import estimate_for
-from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.stream import Stream
@@ -93,7 +92,7 @@ def test_kernels_read_what_the_style_says(
     other = BundleInitialisers.open(other_bundle)
     with bench.stream("split", 2, style=ink, refittable=True, hot_restyle=hot) as stream:
         parts = stream._pipeline.parts  # type: ignore[attr-defined]
-        read = parts.unet.unet.kernel_weights
+        read = parts.unet.opened.constants
         assert {name.rpartition(".")[2] for name in read} >= {"pe_q", "pe_k", "pe_v", "weight", "bias"}
         for name, tensor in read.items():
             np.testing.assert_array_equal(parts.memory.download(tensor), other.read(name))
@@ -111,35 +110,24 @@ def test_only_what_differs_is_refitted(bench: Bench, gpu: EmulatedGpu, few: Path
         assert 0 < refits < len(plans) / 2
 
 
-@pytest.mark.parametrize("late", [False, True])
 @both_forms
 def test_a_refit_that_fails_leaves_the_old_style(
-    bench: Bench, gpu: EmulatedGpu, ink: Path, monkeypatch: pytest.MonkeyPatch, form: Form, late: bool
+    bench: Bench, gpu: EmulatedGpu, ink: Path, monkeypatch: pytest.MonkeyPatch, form: Form
 ) -> None:
-    """Found when the style is set, or when some plans have the new weights already."""
+    """When some plans have the new weights already."""
     name = "up_blocks.1.resnets.1.conv1.weight"
     frames = pictures(16)
     expected = bench.device(run(frames), form)
     with bench.stream(form, 2, refittable=True) as stream:
         found = give(stream, frames[:11])
-        if late:
-            with monkeypatch.context() as patch:
-                patch.setattr(EmulatedRefitter, "refuses", (name,))
-                stream.set_style(ink)
-                with pytest.raises(PlanError, match=f"does not take {name}"):
-                    patch_and_give(patch, stream, frames[11])
-        else:
-            with monkeypatch.context() as patch:
-                patch.setattr(EmulatedRefitter, "check", refuse)
-                with pytest.raises(PlanError, match="no place"):
-                    stream.set_style(ink)
+        with monkeypatch.context() as patch:
+            patch.setattr(EmulatedRefitter, "refuses", (name,))
+            stream.set_style(ink)
+            with pytest.raises(PlanError, match=f"does not take {name}"):
+                patch_and_give(patch, stream, frames[11])
         found += stream._deliver()
         found += stream.run(frames[11:])
         assert all(same(found, expected))
-
-
-def refuse(*_: object) -> None:
-    raise PlanError("there is no place", "Make one")
 
 
 def patch_and_give(patch: pytest.MonkeyPatch, stream: Stream, frame: Image) -> None:
@@ -155,16 +143,6 @@ def patch_and_give(patch: pytest.MonkeyPatch, stream: Stream, frame: Image) -> N
 
     patch.setattr(EmulatedRefitter, "refit", refit_once)
     stream(frame)
-
-
-def test_plans_that_are_not_refittable_say_how_to_build_others(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
-    frames = pictures(12)
-    expected = bench.device(run(frames), "split")
-    with bench.stream("split", 2) as stream:
-        found = give(stream, frames[:10])
-        with pytest.raises(ControlError, match=r"live2diff-trt build BUNDLE .*--rows 2 .*--refittable`"):
-            stream.set_style(ink)
-        assert all(same([*found, *stream.run(frames[10:])], expected))
 
 
 @hot_and_cold
@@ -263,21 +241,20 @@ def test_the_negative_prompt_is_encoded_anew(bench: Bench, gpu: EmulatedGpu, ink
         assert_alike(use(stream), expected, most_unequal=0.01)
 
 
-def test_a_hot_style_needs_refittable_plans(bench: Bench, gpu: EmulatedGpu) -> None:
-    with pytest.raises(BackendError, match=r"refittable=True, hot_restyle=True"):
-        bench.stream("split", 2, hot_restyle=True)
-
-
+@pytest.mark.parametrize("refittable", [False, True])
 @both_forms
-def test_the_spare_plans_are_in_the_estimate(bench: Bench, gpu: EmulatedGpu, form: Form) -> None:
+def test_the_spare_plans_are_in_the_estimate(bench: Bench, gpu: EmulatedGpu, form: Form, refittable: bool) -> None:
     bundle = Bundle.open(bench.bundle)
-    options = bench.options(form, 2, refittable=True, hot_restyle=True)
-    with bench.stream(form, 2, refittable=True, hot_restyle=True) as stream:
-        allocated = dict(pipeline_of(stream).parts.memory.allocated)
-        plans = pipeline_of(stream).parts.unet.plans
+    options = bench.options(form, 2, refittable=refittable, hot_restyle=True)
+    with bench.stream(form, 2, refittable=refittable, hot_restyle=True) as stream:
+        parts = pipeline_of(stream).parts
+        assert parts.spare is not None
+        own, plans = dict(parts.memory.allocated), parts.unet.plans
+        shared = [session.opened.memory.allocated for session in (parts.unet, parts.spare.unet)]
     estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom(2))
     once = estimate_for(bundle, bundle.spec, replace(options, hot_restyle=False), room=StreamRoom(2))
     assert estimate is not None
     assert once is not None
-    assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
+    assert own == estimate.own
+    assert sum(sum(one.values()) for one in shared) == sum(estimate.shared.values()) - estimate.shared["weights"]
     assert estimate.parts["weights"] == once.parts["weights"] * (2 * len(plans) - 3) / len(plans)

@@ -107,9 +107,10 @@ def test_the_split_form_by_hand(tmp_path: Path) -> None:
         "conditions": tick_time + warm_up_time + prompt_bytes(2) + SINGLE,
         "arena": ARENA_BYTES,
         "rows": 4 * (2 * LATENT + 2 * FEATURES),
-        # Tables of 16 x 10 x 2 = 320 bytes each; statistics of 8 rows: 129 float32 of one group.
-        "kernel constants": 3 * 512 + 4352,
+        "kernel constants": 3 * 512,  # tables of 16 x 10 x 2 = 320 bytes each
+        "group norm statistics": 4352,  # of 8 rows: 129 float32 of one group
     }
+    assert set(estimate.shared) == {"weights", "kernel constants"}
     assert estimate.overhead == 0
     assert estimate.allocated == estimate.total == sum(estimate.parts.values())
 
@@ -159,7 +160,7 @@ def test_the_overhead_is_what_was_measured(tmp_path: Path) -> None:
     assert estimate.describe().startswith("driver and kernels 600 MB, source picture 6 MB")
 
 
-ESTIMATE = MemoryEstimate({"weights": 2_000_000_000, "arena": 30_000_000, "constants": 1536}, overhead=500_000_000)
+ESTIMATE = MemoryEstimate({"weights": 2_000_000_000}, {"arena": 30_000_000, "constants": 1536}, overhead=500_000_000)
 
 
 def test_the_breakdown_is_sorted_and_leaves_out_what_is_tiny() -> None:
@@ -172,6 +173,10 @@ def test_what_fits_to_the_byte_is_not_refused(overhead_is_there: bool) -> None:
     ESTIMATE.refuse_unless_free(needed, SPEC, overhead_is_there=overhead_is_there)
     with pytest.raises(DeviceMemoryError):
         ESTIMATE.refuse_unless_free(needed - 1, SPEC, overhead_is_there=overhead_is_there)
+
+
+def test_one_more_takes_what_is_its_own() -> None:
+    assert ESTIMATE.of_one_more.allocated == ESTIMATE.of_one_more.total == 30_001_536
 
 
 def test_a_refusal_says_how_much_of_what_and_what_to_do() -> None:

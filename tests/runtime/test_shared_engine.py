@@ -12,7 +12,9 @@ from live2diff_trt import Stream
 from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.signature import GraphSignature
+from live2diff_trt.engine.initialisers import RESTYLED_GRAPHS
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.host_memory_estimate import estimate_host_stream
 from live2diff_trt.runtime.kv_ring import KvRing
@@ -68,6 +70,68 @@ def test_graphs_are_opened_once(tiny_bundle: Path, monkeypatch: pytest.MonkeyPat
     assert len(opened) == len(set(opened)) == len(Bundle.open(tiny_bundle).manifest.signatures)
     engine.close()
     engine.close()
+
+
+def test_a_style_is_its_streams_alone(tiny_bundle: Path, ink: Path, few: Path) -> None:
+    """Each is what it is in a stream on graphs of its own, bit by bit, while a neighbour has another style."""
+
+    def restyle(stream: Stream, styles: list[Path | str | None]) -> list[Image]:
+        shown = []
+        for index, picture in enumerate(frames(0, 20)):
+            if index >= 11 and (index - 11) % 3 == 0:
+                stream.set_style(styles[(index - 11) // 3])
+            shown += [finished.image for finished in stream(picture)]
+        return shown
+
+    with Stream.open(tiny_bundle, prompt="a fox", options=OPTIONS) as stream:
+        expected = restyle(stream, [ink, None, few])
+    with Stream.open(tiny_bundle, prompt="a fox", options=OPTIONS) as stream:
+        plain = [finished.image for picture in frames(0, 20) for finished in stream(picture)]
+    engine = open_shared_engine(tiny_bundle, OPTIONS, styles={"ink": ink, "a few": few})
+    assert engine.styles == ("ink", "a few")
+    with engine.open_stream("a fox", 0) as one, engine.open_stream("a fox", 0) as other:
+        before = [finished.image for picture in frames(0, 20)[:15] for finished in other(picture)]
+        np.testing.assert_array_equal(restyle(one, ["ink", None, "a few"]), expected)
+        assert (one.style, other.style) == ("a few", None)
+        after = [finished.image for picture in frames(0, 20)[15:] for finished in other(picture)]
+        np.testing.assert_array_equal([*before, *after], plain)
+
+
+def test_graphs_are_opened_once_for_each_style(
+    tiny_bundle: Path, ink: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_file = OnnxGraphs._open_file
+
+    def note(graphs: OnnxGraphs, signature: GraphSignature) -> OnnxGraph:
+        opened.append(signature.name)
+        return open_file(graphs, signature)
+
+    monkeypatch.setattr(OnnxGraphs, "_open_file", note)
+    engine = open_shared_engine(tiny_bundle, OPTIONS, styles={"ink": ink, "few": few})
+    at_start = len(opened)
+    for _ in range(2):
+        with engine.open_stream("", 0) as stream:
+            for style in ("ink", "few", None):
+                stream.set_style(style)
+                stream(frames(0, 1)[0])
+    assert len(opened) == at_start
+    assert {name: opened.count(name) for name in ("vae_encoder", "depth")} == {"vae_encoder": 1, "depth": 1}
+    assert {opened.count(graph) for graph in RESTYLED_GRAPHS} == {3}
+    one = engine.open_stream("", 0)
+    engine.close()
+    one.set_style("ink")
+    one(frames(0, 1)[0])
+    assert one.style == "ink"
+    one.close()
+
+
+def test_a_style_is_known_by_its_name_alone(tiny_bundle: Path, ink: Path) -> None:
+    engine = open_shared_engine(tiny_bundle, OPTIONS, styles={"ink": ink})
+    with engine.open_stream("", 0) as stream:
+        for style in (ink, str(ink), "", "Ink", 7):
+            with pytest.raises(ControlError, match="there is no style"):
+                stream.set_style(style)  # type: ignore[arg-type]
 
 
 def test_steps_may_grow_as_far_as_there_is_room(engine: SharedEngine) -> None:

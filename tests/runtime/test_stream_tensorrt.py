@@ -357,9 +357,11 @@ def test_a_session_allocates_what_was_estimated(
     bundle = Bundle.open(tiny_bundle)
     with Stream.open(tiny_bundle, guidance_kinds=kinds, options=options) as stream:
         estimate = estimate_for(bundle, bundle.spec, options, room=StreamRoom.of(bundle.spec.steps, kinds))
-        allocated = dict(stream._pipeline.parts.memory.allocated)  # type: ignore[attr-defined]
+        parts = stream._pipeline.parts  # type: ignore[attr-defined]
+        own, shared = dict(parts.memory.allocated), dict(parts.unet.opened.memory.allocated)
     assert estimate is not None
-    assert allocated == {purpose: size for purpose, size in estimate.parts.items() if purpose != "weights"}
+    assert own == estimate.own
+    assert shared == {purpose: size for purpose, size in estimate.shared.items() if purpose != "weights"}
 
 
 def test_a_session_that_does_not_fit_is_refused_before_anything_is_allocated(

@@ -138,9 +138,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
     event = Event()
     prepare = HostPipeline.prepare_style
 
-    def prepare_late(self: HostPipeline, weights: Any) -> Any:
+    def prepare_late(self: HostPipeline, weights: Any, check: Any) -> Any:
         assert event.wait(60)
-        return prepare(self, weights)
+        return prepare(self, weights, check)
 
     monkeypatch.setattr(HostPipeline, "prepare_style", prepare_late)
     yield event
@@ -162,6 +162,45 @@ def test_frames_go_on_while_a_style_is_prepared(tiny_bundle: Path, ink: Path, he
         found += stream.run(frames[12:])
         assert [frame.index for frame in found] == list(range(14))
         assert same(found, expected) == [True] * 12 + [False] * 2
+
+
+def test_a_style_that_is_set_takes_the_place_of_one_that_is_not_ready(
+    tiny_bundle: Path, ink: Path, few: Path, held: Event
+) -> None:
+    frames = pictures(14)
+    with Stream.open(tiny_bundle, prompt=PROMPT, options=OPTIONS) as stream:
+        give(stream, frames[:9])
+        stream.set_style(ink, wait=False)
+        first = stream._style._preparing
+        stream.set_style(few, wait=False)
+        second = stream._style._preparing
+        assert first is not None
+        assert second is not None
+        held.set()
+        with pytest.raises(ControlError, match=r"the style .*ink\.safetensors is not wanted any more"):
+            first.ready.result(60)
+        second.ready.result(60)
+        found = give(stream, frames[9:])
+        stream.flush()
+    with Stream.open(tiny_bundle, prompt=PROMPT, options=OPTIONS) as stream:
+        give(stream, frames[:9])
+        stream.set_style(few)
+        assert all(same(found, give(stream, frames[9:])))
+
+
+def test_a_style_that_cant_be_had_takes_the_place_of_one_that_is_not_ready_too(
+    tiny_bundle: Path, ink: Path, few: Path, held: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = pictures(14)
+    with Stream.open(tiny_bundle, prompt=PROMPT, options=OPTIONS) as stream:
+        expected = list(stream.run(frames))
+        found = give(stream, frames[:9])
+        stream.set_style(ink, wait=False)
+        monkeypatch.setattr(HostPipeline, "prepare_style", refuse)
+        held.set()
+        with pytest.raises(BackendError, match="no memory"):
+            stream.set_style(few)
+        assert all(same([*found, *stream.run(frames[9:])], expected))
 
 
 def refuse(*_: object) -> None:

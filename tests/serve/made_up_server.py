@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.frame import Image
 from live2diff_trt.runtime.prompt_blend import PromptBlend
 from live2diff_trt.runtime.shared_engine import SharedEngine
@@ -35,6 +36,7 @@ class PlainEngine:
 
     Attributes:
         pipelines: of the streams that were opened, in order; their log says what they were told.
+        styles: that visitors may choose from; their weights are never read.
         closed: how many were closed.
         error: what a stream's next frame raises, if anything.
     """
@@ -42,6 +44,7 @@ class PlainEngine:
     def __init__(self, free: int = 1_000_000) -> None:
         self.spec = plain_spec(2)
         self.max_steps = 4
+        self.styles: tuple[str, ...] = ("ink", "oil paint")
         self.stream_bytes = 1000
         self.free = free
         self.pipelines: list[ClosablePipeline] = []
@@ -55,7 +58,7 @@ class PlainEngine:
     def open_stream(self, prompt: str | PromptBlend, seed: int) -> Stream:
         pipeline = ClosablePipeline(self)
         self.pipelines.append(pipeline)
-        stream = Stream(pipeline, seed=seed)
+        stream = Stream(pipeline, seed=seed, styles=PlainStyles(self.styles))
         stream.set_prompt(prompt)
         return stream
 
@@ -67,6 +70,18 @@ class PlainEngine:
 
     def close(self) -> None:
         pass
+
+
+class PlainStyles:
+    """Weights that are their names."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def find(self, style: object) -> Any:
+        if style is not None and style not in self._names:
+            raise ControlError(f"there is no style {style!r}", "Choose another")
+        return SimpleNamespace(identity=style or "")
 
 
 class ClosablePipeline(PlainPipeline):

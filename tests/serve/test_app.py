@@ -36,6 +36,7 @@ def test_a_stream_is_described(serve: Serve) -> None:
     assert server.get("/api/stream").json() == {
         "width": 64, "height": 64, "step_list": [10, 11], "max_steps": 4, "timesteps": 50, "prompt": "a fox", "seed": 3,
         "webrtc": False, "stun": ["stun:stun.example.com"], "seats": 4, "seats_taken": 0, "waiting": 0,
+        "styles": ["ink", "oil paint"],
     }  # fmt: skip
 
 
@@ -55,6 +56,8 @@ def test_a_session_is_seen_and_changed_by_who_knows_its_name(server: RunningServ
         assert "does not rise" in refused.json()["problem"]
         assert server.post(f"{path}/controls", {"type": "pause"}).status_code == 200
         visitor.hear("status", lambda status: status["state"] == "paused")
+        assert server.post(f"{path}/controls", {"type": "style", "style": "ink"}).status_code == 200
+        assert server.post(f"{path}/controls", {"type": "style", "style": "none of them"}).status_code == 409
 
 
 def test_a_session_that_is_ended_tells_its_visitor(server: RunningServer) -> None:
@@ -90,6 +93,7 @@ def test_a_session_without_a_seat_takes_no_controls(serve: Serve) -> None:
         {"type": "strength", "strength": 0}, {"type": "strength", "strength": 1.5},
         {"type": "prompt", "prompts": [{"text": "x" * 1001}]}, {"type": "prompt", "prompts": [{"text": "x"}] * 9},
         {"type": "step_list", "step_list": list(range(9))}, {"type": "shown", "frame": 1}, [], "seed", None,
+        {"type": "style", "style": ["ink"]}, {"type": "style", "style": "x" * 61},
     ],
 )  # fmt: skip
 def test_what_is_no_control_is_refused(server: RunningServer, body: object) -> None:

@@ -7,7 +7,7 @@ from live2diff_trt.runtime.stream import Stream
 from live2diff_trt.serve import messages
 from live2diff_trt.serve.controls import apply_control
 from tests.runtime.plain_pipeline import PlainPipeline
-from tests.serve.made_up_server import picture
+from tests.serve.made_up_server import PlainStyles, picture
 
 CONTROLS = [
     {"type": "prompt", "prompts": [{"text": "a fox", "weight": 2}, {"text": "a cat"}, {"text": "a fox"}],
@@ -15,6 +15,8 @@ CONTROLS = [
     {"type": "seed", "seed": 2**53 - 1},
     {"type": "step_list", "step_list": [5, 6, 7]},
     {"type": "strength", "strength": 0.4},
+    {"type": "style", "style": "ink"},
+    {"type": "style", "style": None},
     {"type": "similar_image_filter", "enabled": True, "threshold": 0.9, "maximum_skipped": 3},
     {"type": "similar_image_filter", "enabled": False},
     {"type": "rewarm_on_cut", "enabled": True},
@@ -34,7 +36,7 @@ def pipeline() -> PlainPipeline:
 
 @pytest.fixture
 def stream(pipeline: PlainPipeline) -> Stream:
-    stream = Stream(pipeline)
+    stream = Stream(pipeline, styles=PlainStyles(("ink",)))
     stream.set_prompt("")
     return stream
 
@@ -62,6 +64,7 @@ def test_what_controls_do(stream: Stream, pipeline: PlainPipeline) -> None:
         {"type": "step_list", "step_list": [1, 2, 3, 4, 5]},
         {"type": "step_list", "step_list": [49, 50]},
         {"type": "strength", "strength": 0.001},
+        {"type": "style", "style": "oil paint"},
         {"type": "prompt", "prompts": [{"text": "a fox", "weight": 0}]},
         {"type": "prompt", "prompts": [{"text": "a fox"}], "transition": {"length": 1.5, "unit": "frames"}},
     ],

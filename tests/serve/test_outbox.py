@@ -19,7 +19,7 @@ def frame(number: int) -> OutgoingFrame:
 def status(fps: float) -> Status:
     return Status(
         state="streaming", place=0, waiting=0, way="websocket", fps=fps, latency_ms_p50=None, latency_ms_p99=None,
-        frames_in=0, frames_out=0, frames_dropped=0, frames_damaged=0, step_list=[1],
+        frames_in=0, frames_out=0, frames_dropped=0, frames_damaged=0, step_list=[1], style=None,
     )  # fmt: skip
 
 

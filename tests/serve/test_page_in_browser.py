@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.runtime.shared_engine import SharedEngine, open_shared_engine
 from live2diff_trt.serve.jpeg import as_rgb, encode_jpeg
 from tests.conftest import find_clip
+from tests.restyled_bundle import restyle_bundle
 from tests.serve.chromium import Chromium, Tab
 from tests.serve.conftest import Serve
 from tests.serve.made_up_server import RunningServer, wait_until
@@ -60,10 +62,15 @@ READ_PICTURE = """(() => {
 
 
 @pytest.fixture(scope="module")
-def shared(request: pytest.FixtureRequest) -> Iterator[SharedEngine]:
+def bundle(request: pytest.FixtureRequest) -> Path:
     """The bundle that the Makefile names, or the tests' tiny one."""
     named = os.environ.get("LIVE2DIFF_BROWSER_BUNDLE")
-    engine = open_shared_engine(named or request.getfixturevalue("tiny_bundle"), OnnxRuntimeOptions(), max_steps=4)
+    return Path(named) if named else request.getfixturevalue("tiny_bundle")
+
+
+@pytest.fixture(scope="module")
+def shared(bundle: Path) -> Iterator[SharedEngine]:
+    engine = open_shared_engine(bundle, OnnxRuntimeOptions(), max_steps=4)
     yield engine
     engine.close()
 
@@ -192,6 +199,55 @@ def test_the_prompt_changes_what_comes_out(chromium: Chromium, serve: Serve, sha
     assert not other
     first.close()
     second.close()
+
+
+def test_a_style_changes_what_comes_out_of_one_tab_alone(
+    chromium: Chromium, serve: Serve, bundle: Path, tmp_path: Path
+) -> None:
+    """As with the prompt: a frame's picture is the same in every session, bit by bit, but under another style."""
+    style = restyle_bundle(bundle, tmp_path / "ink", seed=5)
+    with closing(open_shared_engine(bundle, OnnxRuntimeOptions(), styles={"ink": style})) as engine:
+        server = serve(engine, prompt="a watercolour fox")
+        first, second = (watch_pictures(chromium, server) for _ in range(2))
+        for tab in (first, second):
+            start_camera(tab)
+        wait_for_pictures(second, 12)
+        press(second, "s")
+        assert second.evaluate("document.activeElement.id") == "style"
+        under_the_same = set(pictures_seen(second))
+        choose(second, "#style", "ink")
+        wait_until(lambda: "style ink" in second.text("#facts"), "its style is told", 20)
+        time.sleep(1)  # what was on its way leaves
+        changed_at = len(pictures_seen(second))
+        wait_for_pictures(second, changed_at + 8)
+        under_another = set(pictures_seen(second)[changed_at:])
+        wait_for_pictures(first, 40)
+        under_none = set(pictures_seen(first))
+        assert "style" not in first.text("#facts")
+        choose(second, "#style", "")
+        wait_until(lambda: "style" not in second.text("#facts"), "none is told", 20)
+        second.click("#stop")
+        choose(second, "#style", "ink")
+        start_camera(second)  # a new session is told what the page shows
+        wait_until(lambda: "style ink" in second.text("#facts"), "its style is told again", 20)
+        log.info(
+            "of %d pictures under another style, %d are the other tab's",
+            len(under_another),
+            len(under_another & under_none),
+        )
+        assert len(under_the_same & under_none) >= 3
+        assert len(under_another) >= 2
+        assert not under_another & under_none
+        first.close()
+        second.close()
+        wait_until(lambda: server.metric("sessions") == 0, "all is freed", 10)
+
+
+def test_without_styles_none_is_offered(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
+    tab = chromium.open(serve(shared).address)
+    tab.wait_for("document.querySelector('#facts').textContent !== ''")
+    assert tab.evaluate("document.querySelector('#style-choice').hidden && document.querySelector('#style-key').hidden")
+    tab.close()
 
 
 def watch_pictures(chromium: Chromium, server: RunningServer) -> Tab:

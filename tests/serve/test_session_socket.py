@@ -53,6 +53,28 @@ def test_controls_reach_the_stream_and_are_answered(server: RunningServer, engin
         assert engine.pipelines[0].seeds == [7]
 
 
+def test_a_style_is_chosen_by_its_name_and_told_once_it_is_in_effect(
+    server: RunningServer, engine: PlainEngine
+) -> None:
+    with server.visit() as visitor, server.visit() as other:
+        assert visitor.welcome["stream"]["styles"] == ["ink", "oil paint"]
+        visitor.wait_for_state("warming up")
+        visitor.stream(picture())
+        visitor.say(type="style", style="oil paint")
+        assert visitor.hear("done")["control"] == "style"
+        visitor.stream(picture())
+        visitor.hear("status", lambda status: status["style"] == "oil paint")
+        visitor.say(type="style", style="ink/../../etc/passwd")
+        assert "there is no style" in visitor.hear("refused")["problem"]
+        visitor.say(type="style", style=None)
+        assert visitor.hear("done")
+        visitor.stream(picture())
+        visitor.hear("status", lambda status: status["style"] is None)
+        other.stream(picture())
+        assert other.hear("status", lambda status: status["frames_out"] > 0)["style"] is None
+    assert [len(pipeline.styles) for pipeline in engine.pipelines] == [2, 0]
+
+
 def test_a_control_that_is_not_valid_is_refused_with_its_remedy(server: RunningServer) -> None:
     with server.visit() as visitor:
         visitor.wait_for_state("warming up")
@@ -70,6 +92,8 @@ def test_a_control_that_is_not_valid_is_refused_with_its_remedy(server: RunningS
         "", "{", "null", "[]", "{}", '{"type":"open","path":"/etc/passwd"}', '{"type":"seed","seed":"7"}',
         '{"type":"seed","seed":7,"file":"x"}', '{"type":"seed","seed":-1}', '{"type":"seed","seed":9007199254740992}',
         '{"type":"strength","strength":NaN}', '{"type":"prompt","prompts":[]}', "\u0000", '{"type":["seed"]}',
+        '{"type":"style"}', '{"type":"style","style":7}', '{"type":"style","style":"x","file":"x"}',
+        json.dumps({"type": "style", "style": "x" * 61}),
     ],
 )  # fmt: skip
 def test_malformed_messages_are_refused_and_change_nothing(server: RunningServer, text: str) -> None:

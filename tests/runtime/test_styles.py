@@ -1,0 +1,60 @@
+"""Styles are found by a file or, where they were chosen beforehand, by their names alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from live2diff_trt.bundle.errors import RestyleError
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.runtime.errors import ControlError
+from live2diff_trt.runtime.styles import LONGEST_NAME, NamedStyles, StyleFiles
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle, ())
+
+
+def test_a_name_finds_what_its_file_finds(bundle: Bundle, ink: Path, other_bundle: Path) -> None:
+    named, files = NamedStyles(bundle, {"ink": ink, "as another": other_bundle}), StyleFiles(bundle)
+    assert named.names == ("ink", "as another")
+    assert [weights.identity for weights in named.weights] == [
+        files.find(file).identity for file in (ink, other_bundle)
+    ]
+    assert named.find("as another").changed.keys() == files.find(other_bundle).changed.keys()
+    assert named.find(None).identity == files.find(None).identity == ""
+
+
+@pytest.mark.parametrize("style", ["", "Ink", 7, "ink.safetensors"])
+def test_nothing_else_is_found(bundle: Bundle, ink: Path, style: object) -> None:
+    named = NamedStyles(bundle, {"ink": ink})
+    with pytest.raises(ControlError, match="Choose from ink"):
+        named.find(style)
+    with pytest.raises(ControlError, match="Choose from ink"):
+        named.find(ink)
+
+
+def test_where_there_are_none_none_is_found(bundle: Bundle) -> None:
+    named = NamedStyles(bundle, {})
+    assert (named.names, named.weights) == ((), ())
+    with pytest.raises(ControlError, match="Name styles when"):
+        named.find("ink")
+
+
+@pytest.mark.parametrize("name", ["", " ink", "ink ", "i\nk", "x" * (LONGEST_NAME + 1)])
+def test_a_name_is_one_that_can_be_shown(bundle: Bundle, ink: Path, name: str) -> None:
+    with pytest.raises(ControlError, match="can't be named"):
+        NamedStyles(bundle, {name: ink})
+
+
+@pytest.mark.parametrize("name", ["x", "oil paint", "水墨", "x" * LONGEST_NAME])
+def test_other_names_are_taken(bundle: Bundle, ink: Path, name: str) -> None:
+    assert NamedStyles(bundle, {name: ink}).names == (name,)
+
+
+def test_a_style_that_is_damaged_is_told_at_once(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "ink.safetensors").write_bytes(b"nothing")
+    with pytest.raises(RestyleError):
+        NamedStyles(bundle, {"ink": tmp_path / "ink.safetensors"})
