@@ -65,7 +65,8 @@ def denoise_clips(
     for step in range(len(table.timesteps)):
         time = {place: projections[step : step + 1] for place, projections in times.items()}
         sqrt_alpha, sqrt_one_minus_alpha = float(table.sqrt_alpha[step]), float(table.sqrt_one_minus_alpha[step])
-        sample = sqrt_alpha * clean.detach() + sqrt_one_minus_alpha * noise[step]
+        noised = sqrt_alpha * clean.detach() + sqrt_one_minus_alpha * noise[step]
+        sample = noised.contiguous(memory_format=torch.channels_last)  # in one layout always: compiled for it
         model_output = run_unet(sample, depth_features, Conditions(time, prompt, attend)).float()
         predicted = (sample - sqrt_one_minus_alpha * model_output) / sqrt_alpha
         clean = float(table.c_out[step]) * predicted + float(table.c_skip[step]) * sample

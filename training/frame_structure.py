@@ -19,7 +19,7 @@ class FrameStructure(nn.Module):
 
     @torch.no_grad()
     def as_pictures(self, clips: Tensor, warm_up: int) -> Tensor:
-        """Return the map of every frame as a grey picture; both [clips, frames, 3, height, width] in [−1, 1].
+        """Return the map of every frame as a grey picture; both [clips, frames, 3, height, width] in [−1, 1], float32.
 
         Args:
             clips: pictures.
@@ -27,7 +27,8 @@ class FrameStructure(nn.Module):
         """
         side, size = depth_size("tiny"), clips.shape[3:]
         small = functional.interpolate(clips.flatten(0, 1), (side, side), mode="bilinear")
-        maps = self._network(small).unflatten(0, clips.shape[:2])
+        with torch.autocast(clips.device.type, enabled=False):
+            maps = self._network(small).unflatten(0, clips.shape[:2])
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         if warm_up:
             low[:, :warm_up] = low[:, :warm_up].amin(1, keepdim=True)

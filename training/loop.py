@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.step_timer import StageClock, StepTimer
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,9 @@ class Loop:
         Args:
             find_loss: draws a batch and returns losses by name; their sum is made smaller.
             judge: returns figures of held-out footage, for the log.
+
+        Raises:
+            TrainingError: if losses are no longer finite numbers.
         """
         self._modules.train()
         saved_at = time.perf_counter()
@@ -177,6 +181,11 @@ class Loop:
 
     def _write_log(self, judge: Judge | None) -> None:
         means = {name: round(mean, 5) for name, mean in self._means.take().items()}
+        if not all(map(math.isfinite, means.values())):
+            raise TrainingError(
+                f"{self._options.name} went astray before step {self.step}: its losses are {means}",
+                f"Go on from {self._path.name} if it is older, or begin anew with another seed",
+            )
         timing, started = self._timer.take(), time.perf_counter()
         found = {} if judge is None else {name: round(value, 3) for name, value in self._judge(judge).items()}
         self._log.write(

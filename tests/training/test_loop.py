@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.loop import Budget, Loop, LoopOptions, RunningMeans, TrainingLog
 from live2diff_trt.training.step_timer import StageClock
 
@@ -89,6 +90,16 @@ def test_what_is_finished_is_not_trained_on(tmp_path: Path) -> None:
     make_loop(again, tmp_path, steps=10).run(again.find_loss)
     assert again.batches == 0
     torch.testing.assert_close(again.line.weight, first.line.weight, rtol=0, atol=0)
+
+
+def test_losses_that_are_no_numbers_end_it(tmp_path: Path) -> None:
+    task = Task()
+
+    def find_loss(random: Random, clock: StageClock) -> Mapping[str, Tensor]:
+        return {"error": task.line.weight.sum() * float("nan")}
+
+    with pytest.raises(TrainingError, match="sums went astray before step 50"):
+        make_loop(task, tmp_path, steps=100).run(find_loss)
 
 
 def test_no_minutes_no_steps(tmp_path: Path) -> None:
