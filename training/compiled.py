@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from live2diff_trt.model.unet import Conditions
+from live2diff_trt.training.errors import TrainingError
 
 
 class RunUNet(Protocol):
@@ -20,6 +22,16 @@ class RunUNet(Protocol):
 def compile_unet(unet: nn.Module) -> RunUNet:
     """Return the UNet's forward pass, compiled whole when it is first called, for the shapes that it is called with.
 
-    It raises what torch.compile raises, if it can't be compiled: nothing falls back to the network as it is.
+    The call raises TrainingError if it can't be compiled: nothing falls back to the network as it is.
     """
-    return cast(RunUNet, torch.compile(unet, fullgraph=True, dynamic=False))
+    compiled = torch.compile(unet, fullgraph=True, dynamic=False)
+
+    def run(sample: Tensor, depth_features: Tensor, conditions: Conditions) -> Tensor:
+        try:
+            return compiled(sample, depth_features, conditions)
+        except TorchDynamoException as error:
+            raise TrainingError(
+                f"the UNet can't be compiled ({error})", "Train with --no-compiled, which takes longer"
+            ) from error
+
+    return run

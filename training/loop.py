@@ -86,22 +86,26 @@ class TrainingLog:
 
 
 class RunningMeans:
-    """Means of losses since they were last taken, added up on their device, which nobody waits for until then."""
+    """Means of losses since they were last taken, added up on their device, which nobody waits for until then.
+
+    Attributes:
+        count: how many were added.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self.count = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Add the losses of a step."""
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss.detach() if name in self._sums else loss.detach()
-        self._count += 1
+        self.count += 1
 
     def take(self) -> dict[str, float]:
         """Return the means, and begin anew."""
-        means = {name: float(total) / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        means = {name: float(total) / self.count for name, total in self._sums.items()}
+        self._sums, self.count = {}, 0
         return means
 
 
@@ -146,7 +150,7 @@ class Loop:
         while (share := self._options.budget.share_used(self._seconds, self.step)) < 1:
             started = time.perf_counter()
             if self._options.pause_at is not None and started >= self._options.pause_at:
-                self._save()
+                self._end(judge)
                 return False
             self._means.add(self._take_step(find_loss, self._options.rate_at(share, self.step)))
             if self.step % self._options.log_every == 0:
@@ -155,10 +159,16 @@ class Loop:
             if time.perf_counter() - saved_at > self._options.checkpoint_every_s:
                 self._save()
                 saved_at = time.perf_counter()
-        self._save()
+        self._end(judge)
         self._modules.eval()
         self._put_average()
         return True
+
+    def _end(self, judge: Judge | None) -> None:
+        """Write what the log does not have yet, and a checkpoint."""
+        if self._means.count:
+            self._write_log(judge)
+        self._save()
 
     def _take_step(self, find_loss: FindLoss, rate: float) -> Mapping[str, Tensor]:
         """Take a step. What is random in it follows from seed and step alone, so that a resumed run is equal."""

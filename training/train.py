@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 LOG_FILE = "training-log.jsonl"
 _AUTOENCODER_SHARE = 0.25
 """Of the minutes."""
-_AUTOENCODER_RATE, _STYLE_RATE = 2e-3, 1e-3
+_AUTOENCODER_RATE, _STYLE_RATE = 1e-3, 8e-4
 
 
 @dataclass(frozen=True)

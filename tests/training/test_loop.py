@@ -92,6 +92,12 @@ def test_what_is_finished_is_not_trained_on(tmp_path: Path) -> None:
     torch.testing.assert_close(again.line.weight, first.line.weight, rtol=0, atol=0)
 
 
+def test_what_a_log_lacks_at_the_end_is_written(tmp_path: Path) -> None:
+    task = Task()
+    make_loop(task, tmp_path, steps=70).run(task.find_loss)
+    assert [event["step"] for event in read_events(tmp_path)] == [50, 70]
+
+
 def test_losses_that_are_no_numbers_end_it(tmp_path: Path) -> None:
     task = Task()
 
