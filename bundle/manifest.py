@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from live2diff_trt.bundle.errors import BundleError, Live2DiffError
+from live2diff_trt.bundle.shipped import locate_bundle
 from live2diff_trt.bundle.signature import GraphSignature, bundle_signatures
 from live2diff_trt.bundle.spec import StreamSpec
 
@@ -142,10 +143,10 @@ class Bundle:
         """Read a bundle's manifest and verify size and hash of its files; raise BundleError where one is off.
 
         Args:
-            folder: the bundle.
+            folder: the bundle, or ``tiny`` for the package's own.
             files: names of those that will be read, where others need no verifying; None: all of them.
         """
-        folder = Path(folder)
+        folder = locate_bundle(Path(folder))
         text = _read_manifest(folder)
         bundle = cls(folder, _parse_manifest(folder, text), hashlib.sha256(text).hexdigest())
         for name, record in bundle.manifest.files.items():

@@ -52,8 +52,8 @@ class Preset:
 
 TINY = Preset(
     unet=UNetConfiguration(
-        in_channels=8,
-        out_channels=8,
+        in_channels=16,
+        out_channels=16,
         block_channels=(64, 64),
         layers_per_block=1,
         cross_attention=(True, False),

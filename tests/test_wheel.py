@@ -14,7 +14,8 @@ ROOMS = (
     "bundle", "model", "export", "engine", "kernels", "runtime", "serve", "evaluation", "conformance", "training",
     "cli", "benchmarks",
 )  # fmt: skip
-WEIGHTS = ROOT / "training" / "weights"
+CARRIED = ("serve/page", "training/weights", "bundle/tiny")
+"""Folders of a room that are data."""
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
     expected = {f"live2diff_trt/{path.name}" for path in (ROOT / "live2diff_trt").iterdir() if path.is_file()}
     for room in ROOMS:
         expected |= {f"live2diff_trt/{room}/{path.name}" for path in (ROOT / room).iterdir() if path.is_file()}
-    expected |= {f"live2diff_trt/serve/page/{path.name}" for path in (ROOT / "serve" / "page").iterdir()}
-    expected |= {f"live2diff_trt/training/weights/{path.name}" for path in WEIGHTS.glob("*")}
+    for folder in CARRIED:
+        expected |= {f"live2diff_trt/{folder}/{path.name}" for path in (ROOT / folder).glob("*")}
     compiled = {name for name in names if name.endswith((".fatbin", ".fatbin.sha256"))}
     assert names - compiled == expected
     # Either every kernel was compiled, or, where no CUDA compiler is found, none.

@@ -60,6 +60,10 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--width", type=int, default=192)
     train.add_argument("--height", type=int, default=128)
     train.add_argument("--judge-every", type=int, default=250, help="steps between two lines of the log")
+    train.add_argument("--pause-after", type=float, help="save and stop after so many minutes of this run")
+    train.add_argument(
+        "--compiled", action=argparse.BooleanOptionalAction, help="compile the UNet; left out: on a GPU alone"
+    )
     train.add_argument("--twin", action="store_true", help="the twin without temporal attention, once --out has both")
     train.set_defaults(run=_train)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from random import Random
 
 import torch
 from diffusers import AutoencoderTiny
@@ -10,10 +11,15 @@ from torch import Tensor
 
 from live2diff_trt.training.clip_sampler import ClipSampler
 from live2diff_trt.training.frame_structure import FrameStructure
-from live2diff_trt.training.styles import STYLES
+from live2diff_trt.training.picture_loss import find_picture_loss
+from live2diff_trt.training.spread_choice import choose_for_batch
+from live2diff_trt.training.step_timer import StageClock
+from live2diff_trt.training.styles import STYLES, apply_styles
 
-_LATENT_NOISE = 0.1
-"""Deviation of the noise that latents bear in training: a denoised one is never exact."""
+_MOST_NOISE = 0.25
+"""Deviation of the noise that latents bear in training, from none to this: a denoised one is never exact."""
+_STRUCTURE_SHARE = 0.15
+"""Of pictures: what is left is shared by the styles alike."""
 
 
 class AutoencoderLoss:
@@ -25,35 +31,35 @@ class AutoencoderLoss:
         self._autoencoder = autoencoder
         self._structure = structure
         self._sampler = sampler
-        self._clips = pictures // 2
+        self._pictures = pictures
+        device = next(autoencoder.parameters()).device
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
-    def __call__(self) -> Mapping[str, Tensor]:
+    def __call__(self, random: Random, clock: StageClock) -> Mapping[str, Tensor]:
         """Return the losses of one batch."""
-        pictures = self._draw_pictures()
-        latents = self._autoencoder.encode(pictures).latents
-        noisy = latents + _LATENT_NOISE * torch.randn_like(latents)
-        difference = self._autoencoder.decode(noisy).sample - pictures
-        return {
-            "picture": difference.abs().mean() + difference.square().mean(),
-            "edges": 0.5 * (difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()),
-            "latents": 0.02 * _find_spread_loss(latents),
-        }
+        with clock.stage("sampling"):
+            pictures = self._sampler.draw(random, self._pictures, 1)
+        with clock.stage("filters"):
+            pictures = self._disguise(pictures, random)
+        with clock.stage("there and back"):
+            with self._autocast:
+                latents = self._autoencoder.encode(pictures).latents.float()
+                strength = _MOST_NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+                found = self._autoencoder.decode(latents + strength * torch.randn_like(latents)).sample.float()
+            return {"picture": find_picture_loss(found, pictures), "latents": 0.02 * _find_spread_loss(latents)}
 
-    def _draw_pictures(self) -> Tensor:
+    def _disguise(self, clips: Tensor, random: Random) -> Tensor:
         """Return pictures, [pictures, 3, height, width] in [−1, 1]: as they are, in a style, or their structure."""
-        clips = self._sampler.draw(self._clips, 2)
-        return torch.cat([self._disguise(clip) for clip in clips])
-
-    def _disguise(self, clip: Tensor) -> Tensor:
-        kind = self._sampler.random.random()
-        if kind < 0.15:
-            return self._structure.as_picture(clip * 2 - 1, together=True)
-        if kind < 0.35:
-            return clip * 2 - 1
-        return self._sampler.random.choice(STYLES).apply(clip) * 2 - 1
+        share = (1 - _STRUCTURE_SHARE) / len(STYLES)
+        kinds = choose_for_batch(random, (*STYLES, None), [share] * len(STYLES) + [_STRUCTURE_SHARE], len(clips))
+        styles = [kind for kind in kinds if kind is not None]
+        plain = clips[len(styles) :] * 2 - 1
+        parts: Sequence[Tensor] = [apply_styles(clips[: len(styles)], styles) * 2 - 1] if styles else []
+        maps = [self._structure.as_pictures(plain, warm_up=0)] if len(plain) else []
+        return torch.cat([*parts, *maps]).flatten(0, 1)
 
 
 def _find_spread_loss(latents: Tensor) -> Tensor:
-    """Return how far each channel is from mean 0 and deviation 1, which the schedule's noise has."""
-    deviation, mean = torch.std_mean(latents.float(), dim=(0, 2, 3))
+    """Return how far each channel is from mean 0 and deviation 1."""
+    deviation, mean = torch.std_mean(latents, dim=(0, 2, 3))
     return mean.square().mean() + deviation.log().square().mean()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-import torch
 from torch import Tensor
 from torch.nn import functional
+
+from live2diff_trt.training.host_numbers import move
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,23 @@ def draw_path(random: Random, nearest: float, motion: float) -> CameraPath:
     return CameraPath(start, whole.view_at(random.uniform(0, motion)), mirrored=random.random() < 0.5)
 
 
-def film(source: Tensor, path: CameraPath, width: int, height: int) -> Tensor:
-    """Move a camera over a source: float [frames, channels, any height, any width] → [frames, channels, height, width].
+def film(sources: Tensor, paths: Sequence[CameraPath], width: int, height: int) -> Tensor:
+    """Move a camera over each source.
 
-    Frame i of the result is seen in frame i of the source, by a view that walks along the path.
+    Args:
+        sources: float [clips, frames, channels, any height, any width].
+        paths: of each clip. Its frame i is seen in frame i of its source, by a view that walks along the path.
+        width, height: of the result, [clips, frames, channels, height, width].
     """
-    frames = len(source)
+    clips, frames, channels = sources.shape[:3]
     shares = [index / max(frames - 1, 1) for index in range(frames)]
-    aspect = (width / height) / (source.shape[3] / source.shape[2])
-    maps = torch.tensor([_affine(path.view_at(share), aspect, path.mirrored) for share in shares])
-    grid = functional.affine_grid(maps.to(source), [frames, source.shape[1], height, width], align_corners=False)
-    return functional.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+    aspect = (width / height) / (sources.shape[4] / sources.shape[3])
+    maps = [_affine(path.view_at(share), aspect, path.mirrored) for path in paths for share in shares]
+    grid = functional.affine_grid(
+        move(maps, sources.device), [clips * frames, channels, height, width], align_corners=False
+    )
+    seen = functional.grid_sample(sources.flatten(0, 1), grid, padding_mode="reflection", align_corners=False)
+    return seen.unflatten(0, (clips, frames))
 
 
 def _affine(view: View, aspect: float, mirrored: bool) -> list[list[float]]:

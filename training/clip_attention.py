@@ -80,15 +80,16 @@ class ClipAttend:
     def __call__(self, place: str, q: Tensor, k: Tensor, v: Tensor, tables: PositionTables) -> Tensor:
         """Attend at ``place``; q, k, v and the result are [clips · frames, positions, channels]."""
         visible, position = self._view.visible, self._view.position
-        own = position.diagonal()
-        query = self._by_head(q) + self._table_by_head(tables.q)[:, own]
+        # [frames, others, window]: 1 at the position of the other. Products with it take the place of gathering and
+        # scattering, whose gradients are slow.
+        placed = (position[..., None] == torch.arange(len(tables.k), device=position.device)).to(q.dtype)
+        query = self._by_head(q) + placed.diagonal().T @ self._table_by_head(tables.q)
         keys, values = self._by_head(k), self._by_head(v)
         at_position = query @ self._table_by_head(tables.k).transpose(-1, -2)
-        picked = at_position.gather(-1, position.expand(*at_position.shape[:-2], -1, -1))
+        picked = torch.einsum("...np,njp->...nj", at_position, placed)
         scores = (query @ keys.transpose(-1, -2) + picked) * query.shape[-1] ** -0.5
         shares = scores.float().masked_fill(~visible, -torch.inf).softmax(dim=-1).to(values.dtype)
-        # How much attention goes to each position of the table: [..., frames, window].
-        to_position = torch.zeros_like(at_position).scatter_add(-1, position.expand_as(shares), shares)
+        to_position = torch.einsum("...nj,njp->...np", shares, placed)  # how much attention goes to each position
         out = shares @ values + to_position @ self._table_by_head(tables.v)
         return out.permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(2)
 

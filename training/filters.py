@@ -6,11 +6,20 @@ their input. Pictures are float [frames, 3, height, width] in [0, 1], on any dev
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_SCHARR = (
+    ((-3 / 32, 0.0, 3 / 32), (-10 / 32, 0.0, 10 / 32), (-3 / 32, 0.0, 3 / 32)),
+    ((-3 / 32, -10 / 32, -3 / 32), (0.0, 0.0, 0.0), (3 / 32, 10 / 32, 3 / 32)),
+)
+"""Its slopes rightwards and down."""
 
 
 def draw_sketch(picture: Tensor) -> Tensor:
@@ -77,13 +86,10 @@ def find_luma(picture: Tensor) -> Tensor:
 
 def blur(planes: Tensor, deviation: float) -> Tensor:
     """Blur by a Gaussian of that deviation, in pixels; at the border the picture is repeated."""
-    reach = max(1, round(3 * deviation))
-    offsets = torch.arange(-reach, reach + 1, device=planes.device, dtype=planes.dtype)
-    weights = torch.exp(-(offsets**2) / (2 * deviation**2))
-    weights = weights / weights.sum()
-    padded = functional.pad(planes.flatten(0, 1)[:, None], (reach,) * 4, mode="replicate")
-    across = functional.conv2d(padded, weights.view(1, 1, 1, -1))
-    return functional.conv2d(across, weights.view(1, 1, -1, 1))[:, 0].unflatten(0, planes.shape[:2])
+    bell = _make_bell(deviation, planes.device, planes.dtype)
+    padded = functional.pad(planes.flatten(0, 1)[:, None], (len(bell) // 2,) * 4, mode="replicate")
+    across = functional.conv2d(padded, bell.view(1, 1, 1, -1))
+    return functional.conv2d(across, bell.view(1, 1, -1, 1))[:, 0].unflatten(0, planes.shape[:2])
 
 
 def smooth_edges(picture: Tensor, reach: int, contrast: float) -> Tensor:
@@ -104,9 +110,9 @@ def smooth_edges(picture: Tensor, reach: int, contrast: float) -> Tensor:
 
 def find_edges(picture: Tensor) -> Tensor:
     """Return the length of the strongest channel's gradient, [frames, 1, height, width], by Scharr's filter."""
-    kernel = torch.tensor([[-3.0, 0, 3], [-10, 0, 10], [-3, 0, 3]], device=picture.device, dtype=picture.dtype) / 32
+    slopes = _constant(_SCHARR, picture.device, picture.dtype)[:, None]
     planes = functional.pad(picture.flatten(0, 1)[:, None], (1,) * 4, mode="replicate")
-    gradient = functional.conv2d(planes, torch.stack([kernel, kernel.T])[:, None])
+    gradient = functional.conv2d(planes, slopes)
     length = (gradient.square().sum(dim=1) + 1e-6).sqrt()
     return length.unflatten(0, picture.shape[:2]).amax(dim=1, keepdim=True)
 
@@ -120,8 +126,27 @@ def _step_softly(luma: Tensor, steps: int) -> Tensor:
 
 def _box(planes: Tensor, reach: int) -> Tensor:
     """Mean over windows of 2 · reach + 1 pixels, over the part of them that lies in the picture."""
-    return functional.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+    for window, padding in (((1, 2 * reach + 1), (0, reach)), ((2 * reach + 1, 1), (reach, 0))):
+        planes = functional.avg_pool2d(planes, window, stride=1, padding=padding, count_include_pad=False)
+    return planes
 
 
 def _colour(like: Tensor, colour: tuple[float, float, float]) -> Tensor:
-    return torch.tensor(colour, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
+    return _constant(colour, like.device, like.dtype).view(1, 3, 1, 1)
+
+
+# What follows is made once for each device: to bring it there would make the host wait for the device.
+
+
+@cache
+def _constant(numbers: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, device=device, dtype=dtype)
+
+
+@cache
+def _make_bell(deviation: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a Gaussian's values, of sum 1, as far as three deviations."""
+    reach = max(1, round(3 * deviation))
+    values = [math.exp(-(offset**2) / (2 * deviation**2)) for offset in range(-reach, reach + 1)]
+    return _constant(tuple(value / sum(values) for value in values), device, dtype)

@@ -18,18 +18,22 @@ class FrameStructure(nn.Module):
         self._network = make_structure_map()
 
     @torch.no_grad()
-    def as_picture(self, frames: Tensor, *, together: bool) -> Tensor:
-        """Return the map of every frame as a grey picture; both [frames, 3, height, width] in [−1, 1].
+    def as_pictures(self, clips: Tensor, warm_up: int) -> Tensor:
+        """Return the map of every frame as a grey picture; both [clips, frames, 3, height, width] in [−1, 1], float32.
 
         Args:
-            frames: pictures.
-            together: scale all maps alike, as warm-up does; else each by itself, as in streaming.
+            clips: pictures.
+            warm_up: how many of a clip's first frames have maps that are scaled alike; each later one is scaled alone.
         """
-        side = depth_size("tiny")
-        maps = self._network(functional.interpolate(frames, (side, side), mode="bilinear"))
-        axes = (0, 1, 2) if together else (1, 2)
-        low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
+        side, size = depth_size("tiny"), clips.shape[3:]
+        small = functional.interpolate(clips.flatten(0, 1), (side, side), mode="bilinear")
+        with torch.autocast(clips.device.type, enabled=False):
+            maps = self._network(small).unflatten(0, clips.shape[:2])
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        if warm_up:
+            low[:, :warm_up] = low[:, :warm_up].amin(1, keepdim=True)
+            high[:, :warm_up] = high[:, :warm_up].amax(1, keepdim=True)
         spread = high - low
         scaled = torch.where(spread > 0, (maps - low) / spread.clamp(min=1e-12) * 2 - 1, 0.0)
-        resized = functional.interpolate(scaled[:, None], frames.shape[2:], mode="bilinear")
-        return resized.expand(-1, 3, -1, -1)
+        resized = functional.interpolate(scaled.flatten(0, 1)[:, None], size, mode="bilinear")
+        return resized.unflatten(0, clips.shape[:2]).expand(-1, -1, 3, -1, -1)

@@ -9,19 +9,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from live2diff_trt.training.errors import TrainingError
+from live2diff_trt.training.step_timer import StageClock, StepTimer
+
 logger = logging.getLogger(__name__)
 
-FindLoss: TypeAlias = Callable[[], Mapping[str, Tensor]]
-"""Draws a batch and returns losses by name; their sum is made smaller."""
+FindLoss: TypeAlias = Callable[[Random, StageClock], Mapping[str, Tensor]]
+"""Draws a batch and returns losses by name; their sum is made smaller. Says which stage its time goes to."""
 Judge: TypeAlias = Callable[[], Mapping[str, float]]
 """Returns figures of held-out footage, for the log."""
 
 _WARM_UP_STEPS = 25
+_LONGEST_GRADIENT = 1.0
 _AVERAGED_STEPS = 500
 """Steps over which weights are averaged."""
 
@@ -47,15 +52,19 @@ class LoopOptions:
         name: in the log, and of the checkpoint.
         budget: when it ends.
         rate: the highest learning rate; it rises in the first steps, and falls to 0 as half a cosine.
+        seed: of every step's randomness, with the name and the step.
         log_every: steps between two lines of the log.
         checkpoint_every_s: seconds between two checkpoints.
+        pause_at: by ``time.perf_counter``, when to save and stop, whatever is left of the budget; None: never.
     """
 
     name: str
     budget: Budget
     rate: float
+    seed: int = 0
     log_every: int = 50
     checkpoint_every_s: float = 60.0
+    pause_at: float | None = None
 
     def rate_at(self, share: float, step: int) -> float:
         """Return the learning rate where that share of the budget is used."""
@@ -74,6 +83,30 @@ class TrainingLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
         logger.info("%s", ", ".join(f"{key} {value}" for key, value in event.items()))
+
+
+class RunningMeans:
+    """Means of losses since they were last taken, added up on their device, which nobody waits for until then.
+
+    Attributes:
+        count: how many were added.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of a step."""
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss.detach() if name in self._sums else loss.detach()
+        self.count += 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means, and begin anew."""
+        means = {name: float(total) / self.count for name, total in self._sums.items()}
+        self._sums, self.count = {}, 0
+        return means
 
 
 class Loop:
@@ -96,59 +129,85 @@ class Loop:
             parameters, lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=parameters[0].is_cuda
         )
         self._average = [parameter.detach().clone() for parameter in parameters]
+        self._means = RunningMeans()
+        self._timer = StepTimer(parameters[0].device)
         self.step = 0
         self._seconds = 0.0
         self._resume()
 
-    def run(
-        self,
-        find_loss: FindLoss,
-        judge: Judge | None = None,
-    ) -> None:
-        """Train until the budget is used; then put the averages in place.
+    def run(self, find_loss: FindLoss, judge: Judge | None = None) -> bool:
+        """Train until the budget is used, then put the averages in place; return whether it came to that.
 
         Args:
             find_loss: draws a batch and returns losses by name; their sum is made smaller.
             judge: returns figures of held-out footage, for the log.
+
+        Raises:
+            TrainingError: if losses are no longer finite numbers.
         """
         self._modules.train()
-        budget, saved_at = self._options.budget, time.perf_counter()
-        sums: dict[str, Tensor] = {}
-        while (share := budget.share_used(self._seconds, self.step)) < 1:
+        saved_at = time.perf_counter()
+        while (share := self._options.budget.share_used(self._seconds, self.step)) < 1:
             started = time.perf_counter()
-            losses = self._take_step(find_loss, self._options.rate_at(share, self.step))
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(loss.detach())) + loss.detach()
+            if self._options.pause_at is not None and started >= self._options.pause_at:
+                self._end(judge)
+                return False
+            self._means.add(self._take_step(find_loss, self._options.rate_at(share, self.step)))
             if self.step % self._options.log_every == 0:
-                self._write_log(sums, judge)
-                sums = {}
+                self._write_log(judge)
             self._seconds += time.perf_counter() - started
             if time.perf_counter() - saved_at > self._options.checkpoint_every_s:
                 self._save()
                 saved_at = time.perf_counter()
-        self._save()
+        self._end(judge)
         self._modules.eval()
         self._put_average()
+        return True
+
+    def _end(self, judge: Judge | None) -> None:
+        """Write what the log does not have yet, and a checkpoint."""
+        if self._means.count:
+            self._write_log(judge)
+        self._save()
 
     def _take_step(self, find_loss: FindLoss, rate: float) -> Mapping[str, Tensor]:
+        """Take a step. What is random in it follows from seed and step alone, so that a resumed run is equal."""
+        random = Random(f"{self._options.seed} {self._options.name} {self.step}")
+        torch.manual_seed(random.getrandbits(63))
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        losses = find_loss()
-        self._optimiser.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimiser.step()
-        self.step += 1
-        share = 1 / min(self.step, _AVERAGED_STEPS)
-        torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._parameters], share)
+        with self._timer.step() as clock:
+            losses = find_loss(random, clock)
+            self._optimiser.zero_grad()
+            with clock.stage("backward"):
+                torch.stack(list(losses.values())).sum().backward()
+            with clock.stage("optimiser"):
+                nn.utils.clip_grad_norm_(self._parameters, _LONGEST_GRADIENT)
+                self._optimiser.step()
+                self.step += 1
+                share = 1 / min(self.step, _AVERAGED_STEPS)
+                torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._parameters], share)
         return losses
 
-    def _write_log(self, sums: Mapping[str, Tensor], judge: Judge | None) -> None:
-        means = {name: round(float(total) / self._options.log_every, 5) for name, total in sums.items()}
+    def _write_log(self, judge: Judge | None) -> None:
+        means = {name: round(mean, 5) for name, mean in self._means.take().items()}
+        if not all(map(math.isfinite, means.values())):
+            raise TrainingError(
+                f"{self._options.name} went astray before step {self.step}: its losses are {means}",
+                f"Go on from {self._path.name} if it is older, or begin anew with another seed",
+            )
+        timing, started = self._timer.take(), time.perf_counter()
         found = {} if judge is None else {name: round(value, 3) for name, value in self._judge(judge).items()}
         self._log.write(
-            network=self._options.name, step=self.step, minutes=round(self._seconds / 60, 2), **means, **found
+            network=self._options.name,
+            step=self.step,
+            minutes=round(self._seconds / 60, 2),
+            **timing,
+            judge_s=round(time.perf_counter() - started, 2),
+            **means,
+            **found,
         )
+        self._timer.restart()
 
     def _judge(self, judge: Judge) -> Mapping[str, float]:
         """Judge the averages; training goes on from the weights as they were."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -66,17 +67,24 @@ class Networks:
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return text embeddings, [prompts, tokens, channels]; gradients reach the text encoder."""
         device = next(self.text_encoder.parameters()).device
-        (embeddings,) = TextEncoderGraph(self.text_encoder, clip_skip=0)((tokenize(prompts).to(device),))
+        (embeddings,) = TextEncoderGraph(self.text_encoder, clip_skip=0)(
+            (tokenize(prompts).to(device, non_blocking=True),)
+        )
         return embeddings
+
+    @property
+    def latent_deviation(self) -> float:
+        """The deviation that latents have, as the UNet sees them: the autoencoder's own is near 1."""
+        return float(self.autoencoder.config.scaling_factor)
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Map pictures in [−1, 1], [rows, 3, height, width], to latents, [rows, channels, height/8, width/8]."""
-        return self.autoencoder.encode(pictures).latents.float()
+        return self.autoencoder.encode(pictures).latents.float() * self.latent_deviation
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map latents back to pictures."""
-        return self.autoencoder.decode(latents).sample.float()
+        return self.autoencoder.decode(latents / self.latent_deviation).sample.float()
 
     def prepare(self, clips: Tensor) -> EncodedClips:
         """Encode clips and their structure as the stream does: warm-up maps are scaled together, later ones alone.
@@ -84,12 +92,9 @@ class Networks:
         Args:
             clips: [clips, frames, 3, height, width] in [−1, 1].
         """
-        maps = torch.stack([self._map_structure(clip) for clip in clips])
-        return EncodedClips(self.encode(clips.flatten(0, 1)), self.encode(maps.flatten(0, 1)))
-
-    def _map_structure(self, clip: Tensor) -> Tensor:
-        warm_up = self.structure.as_picture(clip[:SINK], together=True)
-        return torch.cat([warm_up, self.structure.as_picture(clip[SINK:], together=False)])
+        maps = self.structure.as_pictures(clips, warm_up=SINK)
+        latents = self.encode(torch.cat([clips.flatten(0, 1), maps.flatten(0, 1)]))
+        return EncodedClips(*latents.chunk(2))
 
 
 def _lay_channels_last(module: Module) -> Module:
@@ -97,8 +102,10 @@ def _lay_channels_last(module: Module) -> Module:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it unannotated
 
 
+_make_tokenizer = cache(make_tokenizer)
+
+
 def tokenize(prompts: Sequence[str]) -> Tensor:
     """Return token ids, [prompts, tokens] int64, padded with the end token as ``runtime/prompt.py`` pads."""
-    tokenizer = make_tokenizer(TINY.text)
-    rows = [tokenizer.encode(prompt).ids[:PROMPT_TOKENS] for prompt in prompts]
+    rows = [_make_tokenizer(TINY.text).encode(prompt).ids[:PROMPT_TOKENS] for prompt in prompts]
     return torch.tensor([ids + [ids[-1]] * (PROMPT_TOKENS - len(ids)) for ids in rows])

@@ -17,8 +17,6 @@ WIDTH, HEIGHT = 192, 128
 """Of the pictures that the network is trained at, in pixels."""
 _CLIP_SIZE = 288, 192
 _PICTURE_SIZE = 432, 288
-_SMALL_CLIPS = frozenset({"carphone_pristine"})
-"""Clips with no more pixels than the network is trained at."""
 
 
 def pack_footage(folder: Path) -> tuple[Path, Path]:
@@ -30,7 +28,7 @@ def pack_footage(folder: Path) -> tuple[Path, Path]:
         TrainingError: if a file of footage is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trained = _read_all([(clip, _choose_size(clip)) for clip in CLIPS] + [(each, _PICTURE_SIZE) for each in PICTURES])
+    trained = _read_all([(clip, _CLIP_SIZE) for clip in CLIPS] + [(each, _PICTURE_SIZE) for each in PICTURES])
     held_out = _read_all([(HELD_OUT, (WIDTH, HEIGHT))])
     return _write(folder / TRAINING_FILE, trained), _write(folder / HELD_OUT_FILE, held_out)
 
@@ -49,10 +47,6 @@ def read_packed(path: Path) -> dict[str, Frames]:
             f"{path} can't be read as footage ({error})",
             f"Make it with `python -m live2diff_trt.training pack --out {path.parent}`",
         ) from error
-
-
-def _choose_size(clip: Origin) -> tuple[int, int]:
-    return (WIDTH, HEIGHT) if clip.name in _SMALL_CLIPS else _CLIP_SIZE
 
 
 def _read_all(wanted: Iterable[tuple[Origin, tuple[int, int]]]) -> dict[str, Frames]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from random import Random
 
 import torch
@@ -12,13 +12,19 @@ from live2diff_trt.bundle.schedule import ScheduleSpec, spread_steps
 from live2diff_trt.training.clip_attention import see_clip
 from live2diff_trt.training.clip_pass import denoise_clips
 from live2diff_trt.training.clip_sampler import ClipSampler
+from live2diff_trt.training.compiled import RunUNet
 from live2diff_trt.training.networks import SINK, WINDOW, Networks
-from live2diff_trt.training.styles import STYLES, Style, draw_prompt
+from live2diff_trt.training.picture_loss import find_picture_loss
+from live2diff_trt.training.spread_choice import choose_for_batch
+from live2diff_trt.training.step_timer import StageClock
+from live2diff_trt.training.styles import STYLES, apply_styles, draw_prompt
 
 _USUAL_STRENGTH = 0.4
 """The preset's own step list, (30, 40), has it."""
-_PICTURES = 2
+_PICTURES = 4
 """Frames of a clip that are decoded, and compared as pictures."""
+_PICTURE_WEIGHT, _STEADINESS_WEIGHT = 2.0, 0.5
+"""Beside the distance of latents."""
 
 
 def draw_step_list(random: Random) -> tuple[int, ...]:
@@ -29,51 +35,57 @@ def draw_step_list(random: Random) -> tuple[int, ...]:
 
 
 class StyleLoss:
-    """Draws clips and says how far the network arrives from their style."""
+    """Draws clips and says how far the network arrives from their style.
 
-    def __init__(self, networks: Networks, sampler: ClipSampler, clips: int, frames: int) -> None:
+    Args:
+        run_unet: the UNet of ``networks``, or the same compiled.
+    """
+
+    def __init__(
+        self, networks: Networks, sampler: ClipSampler, clips: int, frames: int, run_unet: RunUNet | None = None
+    ) -> None:
         self._networks = networks
+        self._run_unet = run_unet
         self._sampler = sampler
         self._size = clips, frames
         device = next(networks.unet.parameters()).device
         self._view = see_clip(frames, WINDOW, SINK).to(device)
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
-    def __call__(self) -> Mapping[str, Tensor]:
-        """Return the losses of one batch: of latents, each step's alike, and of some of the last step's pictures."""
-        random = self._sampler.random
-        clips = self._sampler.draw(*self._size)
-        styles = [random.choice(STYLES) for _ in clips]
-        wanted = _apply_styles(clips, styles) * 2 - 1
-        step_list = draw_step_list(random)
-        embeddings = self._networks.embed_prompts([draw_prompt(style, random) for style in styles])
-        encoded = self._networks.prepare(clips * 2 - 1)
-        target = self._networks.encode(wanted.flatten(0, 1))
-        noise = [torch.randn_like(target) for _ in step_list]
+    def __call__(self, random: Random, clock: StageClock) -> Mapping[str, Tensor]:
+        """Return the losses of one batch: of latents and their steadiness in all steps, of pictures in the last."""
+        with clock.stage("sampling"):
+            clips = self._sampler.draw(random, *self._size)
+        with clock.stage("filters"):
+            styles = choose_for_batch(random, STYLES, [1.0] * len(STYLES), len(clips))
+            wanted = apply_styles(clips, styles) * 2 - 1
+        with clock.stage("text"):
+            embeddings = self._networks.embed_prompts([draw_prompt(style, random) for style in styles])
+        with self._autocast, clock.stage("encode"):
+            encoded = self._networks.prepare(clips * 2 - 1)
+            target = self._networks.encode(wanted.flatten(0, 1))
+        with self._autocast, clock.stage("unet"):
+            step_list = draw_step_list(random)
+            noise = [torch.randn_like(target) for _ in step_list]
+            network = self._networks.unet
+            found = [
+                *denoise_clips(network, encoded, embeddings, self._view, step_list, noise, run_unet=self._run_unet)
+            ]
+        errors = (torch.stack(found) - target) / self._networks.latent_deviation
+        steadiness = errors.unflatten(1, self._size).diff(dim=2).abs().mean()
+        latents = errors.abs().mean() + 0.5 * errors.square().mean()
+        with clock.stage("pictures"):
+            pictures = self._compare_pictures(found[-1], wanted, random)
+        return {
+            "latents": latents,
+            "steadiness": _STEADINESS_WEIGHT * steadiness,
+            "pictures": _PICTURE_WEIGHT * pictures,
+        }
+
+    def _compare_pictures(self, clean: Tensor, wanted: Tensor, random: Random) -> Tensor:
+        """Decode the same few frames of every clip, and compare them."""
+        chosen = random.sample(range(self._size[1]), _PICTURES)
+        latents = clean.unflatten(0, self._size)
         with self._autocast:
-            found = [*denoise_clips(self._networks.unet, encoded, embeddings, self._view, step_list, noise)]
-            latents = torch.stack([_find_distance(clean, target) for clean in found]).mean()
-            return {"latents": latents, "pictures": self._compare_pictures(found[-1], wanted)}
-
-    def _compare_pictures(self, clean: Tensor, wanted: Tensor) -> Tensor:
-        """Decode some frames of every clip; the absolute difference of pictures and of their edges."""
-        clips, frames = self._size
-        chosen = torch.tensor(self._sampler.random.sample(range(frames), _PICTURES), device=clean.device)
-        pictures = self._networks.decode(clean.unflatten(0, (clips, frames))[:, chosen].flatten(0, 1))
-        difference = pictures - wanted[:, chosen].flatten(0, 1)
-        edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-        return difference.abs().mean() + 0.5 * edges
-
-
-def _apply_styles(clips: Tensor, styles: Sequence[Style]) -> Tensor:
-    """Return each clip in its style, [clips, frames, 3, height, width]; clips of one style go through it together."""
-    wanted = torch.empty_like(clips)
-    for style in dict.fromkeys(styles):
-        chosen = [index for index, other in enumerate(styles) if other is style]
-        wanted[chosen] = style.apply(clips[chosen].flatten(0, 1)).unflatten(0, (len(chosen), -1))
-    return wanted
-
-
-def _find_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    difference = found - wanted
-    return difference.abs().mean() + 0.5 * difference.square().mean()
+            pictures = self._networks.decode(torch.cat([latents[:, frame] for frame in chosen]))
+        return find_picture_loss(pictures, torch.cat([wanted[:, frame] for frame in chosen]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from random import Random
 
+import torch
 from torch import Tensor
 
 from live2diff_trt.training.filters import draw_cartoon, draw_sketch, keep_photo, light_neon, paint_watercolour
@@ -87,3 +89,18 @@ def draw_prompt(style: Style, random: Random) -> str:
     if random.random() < 0.25:
         prompt = f"{prompt}, {random.choice(_ADDITIONS)}"
     return prompt
+
+
+def apply_styles(clips: Tensor, styles: Sequence[Style]) -> Tensor:
+    """Return each clip in its style; both [clips, frames, 3, height, width] in [0, 1].
+
+    Equal styles that are beside each other go through their filter together.
+    """
+    counts = [(style, len([*some])) for style, some in groupby(styles)]
+    parts = clips.split([count for _, count in counts])
+    return torch.cat(
+        [
+            style.apply(part.flatten(0, 1)).unflatten(0, part.shape[:2])
+            for (style, _), part in zip(counts, parts, strict=True)
+        ]
+    )

@@ -15,6 +15,7 @@ from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import TrainedWeights
 from live2diff_trt.training.autoencoder_training import AutoencoderLoss
 from live2diff_trt.training.clip_sampler import ClipSampler
+from live2diff_trt.training.compiled import compile_unet
 from live2diff_trt.training.judge import AutoencoderJudge, StyleJudge
 from live2diff_trt.training.loop import Budget, FindLoss, Judge, Loop, LoopOptions, TrainingLog
 from live2diff_trt.training.networks import SINK, TWIN, Networks
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 LOG_FILE = "training-log.jsonl"
 _AUTOENCODER_SHARE = 0.25
 """Of the minutes."""
-_AUTOENCODER_RATE, _STYLE_RATE = 2e-3, 1e-3
+_AUTOENCODER_RATE, _STYLE_RATE = 1e-3, 8e-4
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class TrainingOptions:
         clips, frames: of a batch; a clip begins with 8 warm-up frames.
         width, height: of the pictures, in pixels.
         judge_every: steps between two lines of the log, with figures of held-out footage.
+        pause_after: minutes after which a run saves and stops, to be gone on with; None: it runs to the end.
+        compiled: whether to compile the UNet, which takes most of a minute in every run; None: on a GPU.
         twin: train the twin without temporal attention instead, with the autoencoder that lies in ``out``.
     """
 
@@ -59,6 +62,8 @@ class TrainingOptions:
     width: int = 192
     height: int = 128
     judge_every: int = 250
+    pause_after: float | None = None
+    compiled: bool | None = None
     twin: bool = False
 
     def __post_init__(self) -> None:
@@ -73,9 +78,11 @@ class Trainer:
     """Trains one network after the other, and writes each when it is done."""
 
     def __init__(self, options: TrainingOptions) -> None:
+        self._started = time.perf_counter()
         options.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(options.seed)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        # Networks are trained in bfloat16. What is not, the filters' targets among it, is worth float32's exactness.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = True
         self._options = options
         self._device = torch.device(options.device)
@@ -86,56 +93,70 @@ class Trainer:
         self.networks = Networks.make(TWIN if options.twin else TINY, self._device)
         self._weights = TrainedWeights(options.out)
 
-    def run(self) -> None:
-        """Train until the minutes are used; write weights, beside them log, licence and sources."""
-        started = time.perf_counter()
+    def run(self) -> bool:
+        """Train until the minutes are used; write weights, beside them log, licence and sources.
+
+        Returns:
+            Whether it came to the end. If not, it paused, and the same options go on from there.
+        """
         self._log.write(event="start", torch=torch.__version__, runs_on=self._name_device(), **self._options.to_json())
         write_provenance(self._options.out)
         if self._options.twin:
             self.take_autoencoder()
-        else:
-            self.train_autoencoder()
-        self.train_styles()
-        self._log.write(event="end", minutes=round((time.perf_counter() - started) / 60, 2))
+        done = (self._options.twin or self.train_autoencoder()) and self.train_styles()
+        minutes = round((time.perf_counter() - self._started) / 60, 2)
+        self._log.write(event="end" if done else "pause", minutes=minutes)
+        return done
 
-    def train_autoencoder(self) -> None:
-        """Train the autoencoder, which stays as it is from then on."""
+    def train_autoencoder(self) -> bool:
+        """Train the autoencoder, which stays as it is from then on; return whether that was finished."""
         options, autoencoder = self._options, self.networks.autoencoder
         pictures = 2 * max(1, options.clips * options.frames // 8)
         loss = AutoencoderLoss(autoencoder, self.networks.structure, self._sampler, pictures)
         judge = AutoencoderJudge(self.networks, self._held_out, self._device)
         budget = Budget(options.minutes * _AUTOENCODER_SHARE, options.steps)
         modules = nn.ModuleDict({"autoencoder": autoencoder})
-        self._train("autoencoder", modules, budget, _AUTOENCODER_RATE, loss, judge)
+        if not self._train("autoencoder", modules, budget, _AUTOENCODER_RATE, loss, judge):
+            return False
         autoencoder.requires_grad_(False)
         self._weights.save("autoencoder", autoencoder)
         self._weights.save("depth", make_structure_map())
+        return True
 
     def take_autoencoder(self) -> None:
         """Take the autoencoder that lies in ``out``, trained; raise CheckpointError if that training is not done."""
         autoencoder = self._weights.autoencoder(TINY, torch.float32).to(self._device)
         self.networks = replace(self.networks, autoencoder=autoencoder)
 
-    def train_styles(self) -> None:
-        """Train UNet and text encoder, which has no other task than to tell the UNet what is wanted."""
+    def train_styles(self) -> bool:
+        """Train UNet and text encoder, which has no other task than to tell the UNet what is wanted.
+
+        Returns:
+            Whether that was finished.
+        """
         options, networks = self._options, self.networks
-        loss = StyleLoss(networks, self._sampler, options.clips, options.frames)
+        run_unet = compile_unet(networks.unet) if self._compiles() else None
+        loss = StyleLoss(networks, self._sampler, options.clips, options.frames, run_unet)
         judge = StyleJudge(networks, self._held_out, SINK + 16, self._device)
         budget = Budget(options.minutes * (1 - _AUTOENCODER_SHARE), options.steps)
         modules = nn.ModuleDict({"unet": networks.unet, "text_encoder": networks.text_encoder})
-        self._train("twin" if options.twin else "styles", modules, budget, _STYLE_RATE, loss, judge)
+        if not self._train("twin" if options.twin else "styles", modules, budget, _STYLE_RATE, loss, judge):
+            return False
         weights = TrainedWeights(options.out / "twin") if options.twin else self._weights
         weights.save("unet", networks.unet)
         weights.save("text_encoder", networks.text_encoder)
+        return True
 
     def _train(
         self, name: str, modules: nn.ModuleDict, budget: Budget, rate: float, loss: FindLoss, judge: Judge
-    ) -> None:
-        """Run one loop. Footage and noise are drawn anew from the seed and the step that it goes on from."""
-        loop = Loop(modules, LoopOptions(name, budget, rate, self._options.judge_every), self._log, self._options.out)
-        self._sampler.random.seed(f"{self._options.seed} {name} {loop.step}")
-        torch.manual_seed(self._options.seed + loop.step)
-        loop.run(loss, judge)
+    ) -> bool:
+        options = self._options
+        pause_at = None if options.pause_after is None else self._started + 60 * options.pause_after
+        loop_options = LoopOptions(name, budget, rate, options.seed, options.judge_every, pause_at=pause_at)
+        return Loop(modules, loop_options, self._log, options.out).run(loss, judge)
+
+    def _compiles(self) -> bool:
+        return self._device.type == "cuda" if self._options.compiled is None else self._options.compiled
 
     def _name_device(self) -> str:
         return torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"

@@ -31,7 +31,7 @@ def make_spec(dtype: FloatName) -> StreamSpec:
     unused: dict[str, Any] = {"heads": 8, "kv_caches": (), "time_projections": (), "prompt_kvs": ()}
     unused |= {"depth_channels": 32, "depth_size": 64}
     return StreamSpec(
-        128, 64, step_list=(30,), dtype=dtype, prompt_tokens=77, text_channels=32, latent_channels=8, **unused
+        128, 64, step_list=(30,), dtype=dtype, prompt_tokens=77, text_channels=32, latent_channels=16, **unused
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.packed import HELD_OUT_FILE, TRAINING_FILE
 from live2diff_trt.training.pictures import to_frames
-from live2diff_trt.training.scenes import add_things, make_gradient
+from live2diff_trt.training.scenes import add_things, draw_colour, draw_thing, make_gradients
 from live2diff_trt.training.train import LOG_FILE, Trainer, TrainingOptions
 
 STEPS = 50
@@ -23,8 +23,10 @@ STEPS = 50
 
 def make_shot(seed: int, frames: int = 24, side: int = 64) -> Frames:
     random = Random(seed)
-    background = make_gradient(frames, side, side, random, torch.device("cpu"))
-    return to_frames(add_things(background, random, most=4))
+    colours = draw_colour(random), draw_colour(random)
+    background = make_gradients([random.uniform(0, 6)], [colours], side, side, torch.device("cpu"))
+    things = [draw_thing(random, frames) for _ in range(4)]
+    return to_frames(add_things(background.expand(-1, frames, -1, -1, -1), [things])[0])
 
 
 @pytest.fixture(scope="session")

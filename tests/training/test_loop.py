@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from live2diff_trt.training.loop import Budget, Loop, LoopOptions, TrainingLog
+from live2diff_trt.training.errors import TrainingError
+from live2diff_trt.training.loop import Budget, Loop, LoopOptions, RunningMeans, TrainingLog
+from live2diff_trt.training.step_timer import StageClock
 
 
 class Task:
@@ -22,15 +26,15 @@ class Task:
         self.modules = nn.ModuleDict({"line": self.line})
         self.batches = 0
 
-    def find_loss(self) -> Mapping[str, Tensor]:
+    def find_loss(self, random: Random, clock: StageClock) -> Mapping[str, Tensor]:
         self.batches += 1
-        numbers = torch.randn(16, 2, generator=torch.Generator().manual_seed(self.batches))
+        numbers = torch.randn(16, 2) + random.random()
         found = self.line(numbers)
         return {"error": (found - numbers.sum(dim=1, keepdim=True)).square().mean()}
 
 
-def make_loop(task: Task, folder: Path, steps: int, minutes: float = 1e6) -> Loop:
-    options = LoopOptions("sums", Budget(minutes, steps), rate=0.05, log_every=50)
+def make_loop(task: Task, folder: Path, steps: int, minutes: float = 1e6, pause_at: float | None = None) -> Loop:
+    options = LoopOptions("sums", Budget(minutes, steps), rate=0.05, log_every=50, pause_at=pause_at)
     return Loop(task.modules, options, TrainingLog(folder / "log.jsonl"), folder)
 
 
@@ -50,14 +54,33 @@ def test_it_learns_and_says_so(tmp_path: Path) -> None:
     assert events[-1]["weight"] == pytest.approx(weight[0, 0].item(), abs=1e-3)
 
 
-def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    first = Task()
-    make_loop(first, tmp_path, steps=60).run(first.find_loss)
+def test_it_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through = Task()
+    assert make_loop(through, tmp_path / "through", steps=100).run(through.find_loss)
+
+    first, now = Task(), iter(range(10**6))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now) * 1e-3)
+    assert not make_loop(first, tmp_path / "paused", steps=100, pause_at=0.3).run(first.find_loss)
+    monkeypatch.undo()
+    assert 0 < first.batches < 90
+
     second = Task()
-    loop = make_loop(second, tmp_path, steps=100)
-    assert loop.step == 60
-    loop.run(second.find_loss)
-    assert second.batches == 40
+    loop = make_loop(second, tmp_path / "paused", steps=100)
+    assert loop.step == first.batches
+    assert loop.run(second.find_loss)
+    assert second.batches == 100 - first.batches
+    torch.testing.assert_close(second.line.weight, through.line.weight, rtol=0, atol=0)
+
+
+def test_means_are_of_the_steps_since_they_were_last_taken() -> None:
+    means = RunningMeans()
+    for value in (1.0, 2.0, 6.0):
+        means.add({"error": torch.tensor(value)})
+    assert means.take() == {"error": 3.0}
+    means.add({"error": torch.tensor(5.0)})
+    assert means.take() == {"error": 5.0}
 
 
 def test_what_is_finished_is_not_trained_on(tmp_path: Path) -> None:
@@ -67,6 +90,22 @@ def test_what_is_finished_is_not_trained_on(tmp_path: Path) -> None:
     make_loop(again, tmp_path, steps=10).run(again.find_loss)
     assert again.batches == 0
     torch.testing.assert_close(again.line.weight, first.line.weight, rtol=0, atol=0)
+
+
+def test_what_a_log_lacks_at_the_end_is_written(tmp_path: Path) -> None:
+    task = Task()
+    make_loop(task, tmp_path, steps=70).run(task.find_loss)
+    assert [event["step"] for event in read_events(tmp_path)] == [50, 70]
+
+
+def test_losses_that_are_no_numbers_end_it(tmp_path: Path) -> None:
+    task = Task()
+
+    def find_loss(random: Random, clock: StageClock) -> Mapping[str, Tensor]:
+        return {"error": task.line.weight.sum() * float("nan")}
+
+    with pytest.raises(TrainingError, match="sums went astray before step 50"):
+        make_loop(task, tmp_path, steps=100).run(find_loss)
 
 
 def test_no_minutes_no_steps(tmp_path: Path) -> None:

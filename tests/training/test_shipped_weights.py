@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from live2diff_trt import Stream
-from live2diff_trt.export.bundle import export_bundle
+from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.bundle.shipped import SHIPPED_BUNDLE
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import SHIPPED, TrainedWeights
+from live2diff_trt.export.weights_source import PARTS
 from live2diff_trt.training.claims import LEAST_GAIN_DB, MOST_FLICKER, find_broken_claims
 from live2diff_trt.training.evaluate import Evaluation
 from live2diff_trt.training.footage import HELD_OUT, Frames, read_shots
@@ -43,17 +44,18 @@ def networks() -> Iterator[Networks]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "trained"
-    export_bundle(TINY, TrainedWeights(), folder)
-    return folder
-
-
 def test_they_are_small_and_complete() -> None:
     TrainedWeights().check()
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 8e6
     assert {"LICENSE", "sources.md", "training-log.jsonl", "held-out.json"} <= {file.name for file in SHIPPED.iterdir()}
+
+
+def test_the_packages_bundle_is_made_from_them() -> None:
+    bundle = Bundle.open(SHIPPED_BUNDLE)
+    assert sum(file.stat().st_size for file in SHIPPED_BUNDLE.iterdir()) <= 12e6
+    assert bundle.spec == TINY.spec()
+    for part in PARTS:
+        assert bundle.manifest.weights[part] == TrainedWeights().describe(part)
 
 
 def test_the_recorded_figures_bear_every_claim_out() -> None:
@@ -75,9 +77,9 @@ def test_what_is_measured_here_bears_them_out(networks: Networks, shot: Frames, 
     assert cached.flicker <= MOST_FLICKER * masked.flicker
 
 
-def test_a_prompt_is_seen_within_t_frames(bundle: Path, shot: Frames) -> None:
+def test_a_prompt_is_seen_within_t_frames(shot: Frames) -> None:
     changed = CHANGE + TINY.spec().steps
-    with Stream.open(bundle, prompt=STYLE["sketch"].prompt) as stream:
+    with Stream.open(SHIPPED_BUNDLE, prompt=STYLE["sketch"].prompt) as stream:
         pictures = [frame.image for picture in shot[:CHANGE] for frame in stream(picture)]
         stream.set_prompt(STYLE["neon"].prompt)
         pictures += [frame.image for picture in shot[CHANGE:] for frame in stream(picture)]
