@@ -203,7 +203,8 @@ class CudaPipeline:
             return lambda: self._exchange_in_place(style)
         style = spare.weights.prepare(weights, check)
         stream = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
-        if spare.weights.exchange(style, stream):
+        spare.weights.exchange(style, stream)
+        if spare.weights.must_rehearse:
             return lambda: self._swap_in(spare, style, None)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)

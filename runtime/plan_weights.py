@@ -65,11 +65,15 @@ class PlanWeights:
         source: of the plans.
         plans: by name; those whose weights no style replaces are not touched.
         kernel_weights: what kernels read of the weights, by initialiser, in place.
+
+    Attributes:
+        must_rehearse: whether plans were opened in the place of others and never ran: then they can't be captured.
     """
 
     def __init__(
         self, source: PlanSource, plans: Mapping[str, Plan], kernel_weights: Mapping[str, DeviceTensor]
     ) -> None:
+        self.must_rehearse = False
         self._source = source
         self._plans = {name: plan for name, plan in plans.items() if name not in KEPT_PLANS}
         self._kernel_weights = kernel_weights
@@ -104,14 +108,11 @@ class PlanWeights:
         logger.info("%s: %d plans can't be refitted; %s", weights.describe(), len(obstacles), min(obstacles.values()))
         return PreparedStyle(weights, frozenset(obstacles), self._source.build(weights, obstacles.keys(), check))
 
-    def exchange(self, style: PreparedStyle, stream: Stream) -> bool:
+    def exchange(self, style: PreparedStyle, stream: Stream) -> None:
         """Let plans and kernels hold the weights of a style that was prepared; only what may differ is written.
 
         No plan may run meanwhile, but for what ``stream`` was given before, and no graph of before may be launched
         any more. Waits for the stream.
-
-        Returns:
-            Whether plans were opened in the place of others: those must run once before they are captured.
 
         Raises:
             PlanError, PlanStoreError: if a plan can't be refitted, or not be opened. Then it is not known what they
@@ -128,7 +129,6 @@ class PlanWeights:
             reopened,
             time.perf_counter() - started,
         )
-        return reopened > 0
 
     def rehearse(self, stream: Stream) -> None:
         """Run every plan once where it is bound: over what was computed last. No plan may run meanwhile.
@@ -139,6 +139,7 @@ class PlanWeights:
             if plan.is_bound:
                 plan.enqueue(int(stream.handle))
         stream.sync()
+        self.must_rehearse = False
 
     def _find_obstacles(self, weights: StyledWeights) -> dict[str, str]:
         """Return why plans can't be refitted, for those of which a style changes something."""
@@ -163,6 +164,7 @@ class PlanWeights:
         if others:
             stream.sync()  # behind it, none of them runs
             self._held |= {name: _Held(built_for=None) for name in others}
+            self.must_rehearse = True
             self._source.reopen([self._plans[name] for name in others], stored, stream)
             self._held |= {name: _Held(built_for) for name in others}
         return len(others)
