@@ -220,7 +220,8 @@ class CudaPipeline:
         held = spare.unet.opened.weights
         style = held.prepare(weights, check)
         stream = self.parts.memory.device.create_stream(options=StreamOptions(priority=0))
-        if held.exchange(style, spare.unet.plans, stream):
+        held.exchange(style, spare.unet.plans, stream)
+        if held.must_rehearse:
             return lambda: self._swap_in(spare, weights)
         rows = self._rows
         graphs = spare.tick.with_rows(rows).capture(self.parts.memory)

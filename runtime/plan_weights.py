@@ -67,6 +67,10 @@ class PlanWeights:
         plans: by name; those whose weights no style replaces are not touched.
         kernel_weights: what kernels read of the weights, by initialiser, in place.
         memory: in which plans that want more scratch memory than the bundle's own are given theirs.
+
+    Attributes:
+        must_rehearse: whether contexts were made anew in an exchange and did not run: then they can't be captured. Who
+            runs them sets it back.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class PlanWeights:
         kernel_weights: Mapping[str, DeviceTensor],
         memory: DeviceMemory,
     ) -> None:
+        self.must_rehearse = False
         self._source = source
         self._plans = {name: plan for name, plan in plans.items() if name not in KEPT_PLANS}
         self._kernel_weights = kernel_weights
@@ -83,7 +88,6 @@ class PlanWeights:
         self._of_plan: Mapping[str, frozenset[str]] = {}
         self._held = {name: _Held() for name in self._plans}
         self._changed_in_kernels: frozenset[str] = frozenset()  # initialisers that may be other than the bundle's own
-        self._are_reopened = False  # whether contexts were made anew, and the exchange failed behind it
         self._is_fixed = False
 
     def fix(self) -> None:
@@ -119,7 +123,7 @@ class PlanWeights:
         logger.info("%s: %d plans can't be refitted; %s", weights.describe(), len(obstacles), min(obstacles.values()))
         return PreparedStyle(weights, frozenset(obstacles), self._source.build(weights, obstacles.keys(), check))
 
-    def exchange(self, style: PreparedStyle, contexts: Mapping[str, Plan], stream: Stream) -> bool:
+    def exchange(self, style: PreparedStyle, contexts: Mapping[str, Plan], stream: Stream) -> None:
         """Let plans and kernels hold the weights of a style that was prepared; only what may differ is written.
 
         No plan may run meanwhile, but for what ``stream`` was given before, and no graph of before may be launched
@@ -130,9 +134,6 @@ class PlanWeights:
             contexts: of the plans, by name: all that are open. They go on where they are bound.
             stream: in whose order weights are written.
 
-        Returns:
-            Whether contexts were made anew: those must run once before they are captured.
-
         Raises:
             PlanError, PlanStoreError: if a plan can't be refitted, or not be loaded. Then it is not known what they
                 hold, until weights are exchanged again.
@@ -140,7 +141,6 @@ class PlanWeights:
         """
         started = time.perf_counter()
         reloaded = self._reload(style, contexts, stream)
-        self._are_reopened |= reloaded > 0
         refitted = self._write(style, stream)
         logger.info(
             "%s: %d plans refitted, %d loaded in the place of others, in %.2f s",
@@ -149,8 +149,6 @@ class PlanWeights:
             reloaded,
             time.perf_counter() - started,
         )
-        are_reopened, self._are_reopened = self._are_reopened, False
-        return are_reopened
 
     def _find_obstacles(self, weights: StyledWeights) -> dict[str, str]:
         """Return why plans can't be refitted, for those of which a style changes something."""
@@ -177,6 +175,7 @@ class PlanWeights:
         if others:
             stream.sync()  # behind it, none of them runs
             self._held |= {name: _Held(built_for=None) for name in others}
+            self.must_rehearse |= bool(contexts)
             plans = {name: self._plans[name] for name in others}
             self._source.reload(plans, stored, contexts, self._memory, stream)
             self._held |= {name: _Held(built_for) for name in others}

@@ -66,6 +66,7 @@ class UNetSession:
             if name not in KEPT_PLANS and plan.is_bound:
                 plan.enqueue(int(self.memory.stream.handle))
         self.memory.stream.sync()
+        self.opened.weights.must_rehearse = False
 
     def close_plans(self) -> None:
         """Close the contexts, and let go of what others may share. Nothing of them may be on its way."""

@@ -353,6 +353,20 @@ def ink_plans(folder: Path) -> bool:
     return (folder / "text_encoder.plan").exists()
 
 
+@whatever_is_rigid
+def test_a_hot_style_that_was_set_back_before_a_frame_came_can_be_set_again(
+    workshop: Workshop, ink: Path, refittable: bool
+) -> None:
+    """Its plans are open then, and never ran."""
+    frames = pictures(12)
+    with workshop.stream("split", refittable=refittable, style=ink) as stream:
+        expected = list(stream.run(frames))
+    with workshop.stream("split", refittable=refittable, hot=True) as stream:
+        for style in (ink, None, ink):
+            stream.set_style(style)
+        assert all(same(list(stream.run(frames)), expected))
+
+
 @hot_and_cold
 def test_a_plan_that_wants_more_scratch_memory_is_given_its_own(
     workshop: Workshop, ink: Path, monkeypatch: pytest.MonkeyPatch, hot: bool
