@@ -298,3 +298,26 @@ def test_a_plan_that_cant_be_reloaded_is_closed_and_may_be_reloaded_again() -> N
         runtime.reload(loaded, b"a plan", [plan])
         assert loaded._engine is not None
         assert rtx.contexts[-1].addresses == {"x": 512}
+
+
+def test_contexts_of_a_plan_are_several_over_the_same_weights() -> None:
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", MadeUpRtx()), {}) as runtime:
+        loaded = runtime.load("segment_000", b"a plan", "a structure")
+        one, other = loaded.open(), loaded.open()
+        assert one._context is not other._context
+        one.close()
+        one.close()
+        assert other._context is not None
+        engine = weakref.ref(loaded._engine)
+        other.close()
+        assert engine() is not None  # the weights stay until the plan is closed
+    assert engine() is None
+
+
+def test_a_context_that_is_refused_is_told_in_its_words() -> None:
+    rtx = MadeUpRtx()
+    with PlanRuntime(Flavour("tensorrt-rtx", "1.6", rtx), {}) as runtime:
+        loaded = runtime.load("segment_000", b"a plan", "a structure")
+        loaded._engine.create_execution_context = lambda _: None
+        with pytest.raises(PlanError, match="can't make an execution context of the plan segment_000"):
+            loaded.open()

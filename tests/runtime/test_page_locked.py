@@ -92,7 +92,7 @@ def test_page_locked_frames_give_the_same_pictures(bench: Bench, gpu: EmulatedGp
     """Of frames that are forgotten when they were given, as a source does; their memory is then another frame's."""
     frames = [*pictures(12), *pictures(3, 50, 90)]
     expected = bench.device(run(frames, ahead=3), "split", overlap=overlap)
-    gpu.keep_pace(Pace((haste,) * 3))
+    gpu.keep_pace(Pace((haste,) * 4))
 
     def use(stream: Stream) -> list[FinishedFrame]:
         return list(stream.run((locked(stream, picture) for picture in frames), ahead=3))
