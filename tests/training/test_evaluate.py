@@ -14,10 +14,13 @@ from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import TrainedWeights
 from live2diff_trt.training.__main__ import main
 from live2diff_trt.training.claims import find_broken_claims
+from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.evaluate import Evaluation, Result, list_contestants
+from live2diff_trt.training.footage import CLIPS, PICTURES, SHOWN
 from live2diff_trt.training.long_stream import find_drift_db, stream_long
 from live2diff_trt.training.networks import Networks
 from live2diff_trt.training.report import write_report
+from live2diff_trt.training.strip import film_footage
 from live2diff_trt.training.styled_clip import encode_clip, find_quality, follow_clip, make_styled, make_wanted
 from live2diff_trt.training.styles import STYLES
 from tests.training.conftest import make_shot
@@ -130,8 +133,20 @@ def test_commands_write_figures_tables_and_the_strip(footage: Path, smoke_run: P
     assert main(["evaluate", *common, "--out", str(figures), "--frames", "12", "--drift-frames", "44"]) == 0
     assert len(json.loads(figures.read_text())["results"]) == 7 * len(STYLES)
     assert (tmp_path / "figures.md").read_text().startswith("| what a frame sees | T |")
-    assert main(["strip", *common, "--out", str(tmp_path / "strip.png")]) == 0
-    assert (tmp_path / "strip.png").read_bytes().startswith(b"\x89PNG")
+    for shown in (["--held-out"], ["--shots", "first", "still"]):
+        strip = tmp_path / f"strip{shown[0]}.png"
+        assert main(["strip", *common, "--out", str(strip), *shown]) == 0
+        assert strip.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_strip_shows_moves_and_is_free_to_show() -> None:
+    shots = {"clip": make_shot(1, 30, 96), "still": make_shot(2, 1, 96)}
+    for frames in film_footage(shots, ["clip", "still"], 64, 64).values():
+        assert frames.shape == (24, 64, 64, 3)
+        assert (np.diff(frames.astype(int), axis=0) != 0).any(axis=(1, 2, 3)).all()
+    with pytest.raises(TrainingError, match=r"no shot lost.*clip, still"):
+        film_footage(shots, ["lost"], 64, 64)
+    assert {f"{origin.name}-0" for origin in (*CLIPS, *PICTURES)} >= set(SHOWN)
 
 
 def test_errors_end_with_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
