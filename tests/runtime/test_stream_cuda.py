@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from live2diff_trt import Stream
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions, ProviderName
 from live2diff_trt.runtime.frame import FinishedFrame
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="needs onnxruntime-gpu"
+    ),
+]
 
 
 def stream_noise(bundle: Path, provider: ProviderName) -> list[FinishedFrame]:
