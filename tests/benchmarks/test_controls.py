@@ -28,7 +28,7 @@ from tests.runtime.emulated_plans import GraphCache
 
 POINT = replace(BASES["tiny"], seed=3)
 TICKS = 4
-NOT_CONTROLS = {"open", "close", "run", "flush", "spec", "guidance", "full_ahead", "empty_frame"}
+NOT_CONTROLS = {"begin", "style", "open", "close", "run", "flush", "spec", "guidance", "full_ahead", "empty_frame"}
 
 
 @pytest.fixture(scope="module")
