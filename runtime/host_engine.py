@@ -44,7 +44,7 @@ class HostEngine:
         self.stream_bytes = sum(estimate_host_stream(spec, max_steps).values())
         self._bundle, self._options = bundle, options
         self._named = styles
-        self._graphs = SharedGraphs(bundle, options, styles)
+        self._graphs: SharedGraphs | None = SharedGraphs(bundle, options, styles)
         self._turns = Turns()
         with self.open_stream("", 0) as trial:
             for name in styles.names:
@@ -52,8 +52,9 @@ class HostEngine:
 
     def open_stream(self, prompt: str | PromptBlend, seed: int) -> Stream:
         """Open a stream on the shared graphs."""
-        room = StreamRoom(self.max_steps)
-        graphs = self._graphs
+        room, graphs = StreamRoom(self.max_steps), self._graphs
+        if graphs is None:
+            raise BackendError("these graphs were closed", "Open them again")
         pipeline = HostPipeline(
             self._bundle, self.spec, self._options, seed, room=room, graphs=graphs.own, find_graphs=graphs.find
         )
@@ -75,4 +76,4 @@ class HostEngine:
 
     def close(self) -> None:
         """Let go of the graphs: they are freed with the last stream."""
-        self.__dict__.pop("_graphs", None)
+        self._graphs = None

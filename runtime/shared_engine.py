@@ -38,6 +38,7 @@ class SharedEngine(Protocol):
         Raises:
             ControlError: if the prompt is none.
             DeviceMemoryError: if it does not fit into what is free.
+            BackendError, PlanError: after ``close``.
         """
 
     def free_bytes(self) -> int:

@@ -117,28 +117,40 @@ class Stream(ClosedAtEnd):
         guidance = check_guidance(guidance)
         room = StreamRoom.of(max_steps, (guidance.kind, *guidance_kinds))
         pipeline = open_pipeline(opened, spec, options, seed, guidance, room=room)
-        stream = cls(pipeline, seed=seed, styles=StyleFiles(opened))
+        return cls.begin(
+            pipeline,
+            prompt,
+            seed,
+            StyleFiles(opened),
+            style=style,
+            similar_image_filter=similar_image_filter,
+            rewarm_on_cut=rewarm_on_cut,
+        )
+
+    @classmethod
+    def begin(
+        cls,
+        pipeline: Pipeline,
+        prompt: str | PromptBlend,
+        seed: int,
+        styles: Styles | None = None,
+        *,
+        style: str | Path | None = None,
+        similar_image_filter: SimilarImageFilter | None = None,
+        rewarm_on_cut: SceneCut | None = None,
+    ) -> Stream:
+        """Make a stream of a pipeline, as ``Stream`` does, with its controls set.
+
+        Raises:
+            ControlError, RestyleError, BundleError: if one of them can't be set; the pipeline is closed then.
+        """
+        stream = cls(pipeline, seed=seed, styles=styles)
         try:
             stream.set_style(style)
             stream._change_if_due()
             stream.set_prompt(prompt)
             stream.set_similar_image_filter(similar_image_filter)
             stream.set_rewarm_on_cut(rewarm_on_cut)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    @classmethod
-    def begin(cls, pipeline: Pipeline, prompt: str | PromptBlend, seed: int, styles: Styles | None = None) -> Stream:
-        """Make a stream of a pipeline, as ``Stream`` does, under a prompt.
-
-        Raises:
-            ControlError: if the prompt is none; the pipeline is closed then.
-        """
-        stream = cls(pipeline, seed=seed, styles=styles)
-        try:
-            stream.set_prompt(prompt)
         except BaseException:
             stream.close()
             raise

@@ -12,6 +12,7 @@ from live2diff_trt import Stream
 from live2diff_trt.bundle.errors import SpecError
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.signature import GraphSignature
+from live2diff_trt.engine.errors import BackendError
 from live2diff_trt.engine.initialisers import RESTYLED_GRAPHS
 from live2diff_trt.engine.onnxruntime_backend import OnnxGraph, OnnxGraphs, OnnxRuntimeOptions
 from live2diff_trt.runtime.errors import ControlError
@@ -70,6 +71,8 @@ def test_graphs_are_opened_once(tiny_bundle: Path, monkeypatch: pytest.MonkeyPat
     assert len(opened) == len(set(opened)) == len(Bundle.open(tiny_bundle).manifest.signatures)
     engine.close()
     engine.close()
+    with pytest.raises(BackendError, match="these graphs were closed"):
+        engine.open_stream("", 0)
 
 
 def test_a_style_is_its_streams_alone(tiny_bundle: Path, ink: Path, few: Path) -> None:
