@@ -17,14 +17,12 @@ from live2diff_trt.benchmarks.printed_results import list_waits
 from live2diff_trt.benchmarks.results_file import ResultsFile, read_results
 from live2diff_trt.benchmarks.rows import Label
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.engine.build import BuildOptions, build_plans
-from live2diff_trt.engine.flavour import choose_flavour
-from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_gpu import build_emulated_plans, install_emulated_gpu
 from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.gpu_plans import build_for_gpu
 
 POINT = replace(BASES["tiny"], seed=3)
 TICKS = 4
@@ -100,12 +98,9 @@ def test_it_runs_on_an_emulated_gpu(
 
 @pytest.mark.gpu
 def test_it_runs_on_a_gpu(tiny_bundle: Path, tmp_path: Path) -> None:
-    gpu = require_gpu(0)
-    flavour, _ = choose_flavour("auto", gpu.compute_capability)
-    target = gpu.compute_capability
-    build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(tmp_path), BuildOptions(target, target, "split", rows=2))
+    build_for_gpu(tiny_bundle, tmp_path, "split")
     measured = ResultsFile()
-    place = Place(tiny_bundle, tmp_path, gpu)
+    place = Place(tiny_bundle, tmp_path, require_gpu(0))
     measure(measured, POINT, place, ("tensorrt-split", "tensorrt-overlap"), ("controls",), Extent(12))
     assert {entry.form for entry in measured.entries} == {"split", "split+overlap"}
     assert all(max(entry.notes["waits_ms"].values(), default=0) < 2000 for entry in measured.entries)

@@ -1,4 +1,4 @@
-"""What tests of whole streams share: a bench of plans, the emulated GPU that they run on, and styles."""
+"""What tests of whole streams share: plans, the emulated GPU or the real one that they run on, and styles."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.runtime.emulated_bench import Bench
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import install_emulated_gpu
 from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.gpu_plans import build_for_gpu, form_of
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,18 @@ def bench(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     return install_emulated_gpu(monkeypatch, bench.graphs)
+
+
+@pytest.fixture(scope="module")
+def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture
+def plans(tiny_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
+    """Plans for this machine's GPU, of the form that a test is for, or split."""
+    build_for_gpu(tiny_bundle, plans_root, form_of(request))
+    return plans_root
 
 
 @pytest.fixture(scope="module")

@@ -9,38 +9,16 @@ from pathlib import Path
 import pytest
 
 from live2diff_trt import Stream
-from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.engine.build import BuildOptions, build_plans
-from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.plan import PlanRuntime
 from live2diff_trt.engine.plan_manifest import Form
-from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.errors import ControlError, DeviceMemoryError
 from live2diff_trt.runtime.frame import FinishedFrame
 from live2diff_trt.runtime.shared_engine import open_shared_engine
-from tests.runtime.test_stream_tensorrt import differences, finish, form_of, pictures
+from tests.runtime.test_stream_controls import both_forms
+from tests.runtime.test_stream_tensorrt import differences, finish, on_and_off, pictures
 
 pytestmark = pytest.mark.gpu
-
-both_forms = pytest.mark.parametrize("form", ["split", "whole"])
-on_and_off = pytest.mark.parametrize("overlap", [False, True], ids=["one stream", "overlap"])
-
-
-@pytest.fixture(scope="module")
-def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("plans")
-
-
-@pytest.fixture
-def plans(tiny_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
-    """Plans for two rows, of the form that a test is for, or split."""
-    gpu = require_gpu(0).compute_capability
-    flavour, _ = choose_flavour("auto", gpu)
-    options = BuildOptions(gpu, gpu, form_of(request), rows=2)
-    build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(plans_root), options)
-    return plans_root
 
 
 @on_and_off

@@ -14,12 +14,9 @@ import pytest
 
 from live2diff_trt import Guidance, Stream, Transition
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.engine.build import BuildOptions, build_plans
-from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.plan_manifest import Form
-from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
+from live2diff_trt.runtime.cuda_session import estimate_for
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.guidance import GuidanceKind
@@ -32,27 +29,6 @@ pytestmark = pytest.mark.gpu
 
 STEP_LISTS = [(30,), (30, 40), (20, 30, 40), (0, 16, 32, 45)]
 on_and_off = pytest.mark.parametrize("overlap", [False, True], ids=["one stream", "overlap"])
-
-
-@pytest.fixture(scope="module")
-def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("plans")
-
-
-@pytest.fixture
-def plans(tiny_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
-    """Plans for two rows, of the form that a test is for, or split; built for the first that wants them."""
-    form = form_of(request)
-    gpu = require_gpu(0).compute_capability
-    flavour, _ = choose_flavour("auto", gpu)
-    build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(plans_root), BuildOptions(gpu, gpu, form, rows=2))
-    return plans_root
-
-
-def form_of(request: pytest.FixtureRequest) -> Form:
-    """Return the form of plans that a test is for; split, if it says nothing of it."""
-    call = getattr(request.node, "callspec", None)
-    return "split" if call is None else call.params.get("form", "split")
 
 
 def pictures(count: int, size: tuple[int, int] = (60, 80)) -> list[Image]:

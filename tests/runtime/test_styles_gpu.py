@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,35 @@ import pytest
 
 from live2diff_trt import Stream
 from live2diff_trt.bundle.manifest import Bundle
-from live2diff_trt.engine.build import BuildOptions, build_plans
 from live2diff_trt.engine.errors import PlanBuildError
-from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, Form
 from live2diff_trt.engine.refit import PlanRefitter
-from live2diff_trt.engine.store import PlanStore
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.cuda_session import estimate_for, require_gpu
+from live2diff_trt.runtime.cuda_session import estimate_for
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.shared_engine import open_shared_engine
 from live2diff_trt.runtime.stream_rows import StreamRoom
-from tests.runtime.test_stream_tensorrt import differences, form_of, pictures
+from tests.runtime.gpu_plans import build_for_gpu, form_of
+from tests.runtime.test_stream_controls import both_forms
+from tests.runtime.test_stream_tensorrt import differences, pictures
 
 pytestmark = pytest.mark.gpu
 
 MOST_APART = 4
 """Of 255 levels. TensorRT-RTX multiplies float32 as TF32, and such weights magnify that."""
 RIGID = "up_blocks.1.resnets.1.conv1.weight"
-both_forms = pytest.mark.parametrize("form", ["split", "whole"])
 hot_and_cold = pytest.mark.parametrize("hot", [False, True], ids=["in place", "hot"])
-
-
-@pytest.fixture(scope="module")
-def plans_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("plans")
 
 
 @pytest.fixture
 def plans(tiny_bundle: Path, other_bundle: Path, plans_root: Path, request: pytest.FixtureRequest) -> Path:
     """Refittable plans for two rows, of the form that a test is for, or split, and plain ones of the other bundle."""
     form = form_of(request)
-    gpu = require_gpu(0).compute_capability
-    flavour, _ = choose_flavour("auto", gpu)
-    options = BuildOptions(gpu, gpu, form, rows=2)
     try:
-        build_plans(Bundle.open(tiny_bundle), flavour, PlanStore(plans_root), replace(options, refittable=True))
+        build_for_gpu(tiny_bundle, plans_root, form, refittable=True)
     except PlanBuildError as error:
-        pytest.skip(f"{flavour.name} {flavour.version} can't build refittable plans here: {error.problem}")
-    build_plans(Bundle.open(other_bundle), flavour, PlanStore(plans_root), options)
+        pytest.skip(f"refittable plans can't be built here: {error.problem}")
+    build_for_gpu(other_bundle, plans_root, form)
     return plans_root
 
 
@@ -61,12 +50,8 @@ def rigid_plans(
     tiny_bundle: Path, other_bundle: Path, plans_root: Path, request: pytest.FixtureRequest
 ) -> Iterator[Path]:
     """Plans for two rows that can't be refitted, of the form that a test is for, or split, of both bundles."""
-    gpu = require_gpu(0).compute_capability
-    flavour, _ = choose_flavour("auto", gpu)
     for bundle in (tiny_bundle, other_bundle):
-        build_plans(
-            Bundle.open(bundle), flavour, PlanStore(plans_root), BuildOptions(gpu, gpu, form_of(request), rows=2)
-        )
+        build_for_gpu(bundle, plans_root, form_of(request))
     yield plans_root
     for folder in find_styles(plans_root):
         shutil.rmtree(folder)
