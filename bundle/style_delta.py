@@ -27,6 +27,11 @@ from live2diff_trt.bundle.manifest import PROMPT_PLACE
 FORMAT = "live2diff-trt style 1"
 _MAKE_AGAIN = "Make it again with `live2diff-trt restyle BUNDLE --out STYLE.safetensors`"
 _HASHING_THREADS = 8  # hashing lets go of the interpreter
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
+    "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+"""By the names that safetensors gives them."""
 
 Values = Mapping[str, NDArray[Any]]
 
@@ -80,7 +85,10 @@ def write_style_delta(path: Path, delta: StyleDelta, *, overwrite: bool = False)
 
 
 def read_style_delta(path: Path) -> StyleDelta:
-    """Read a delta and verify it; raise RestyleError if it is missing, none, of another format, or was changed."""
+    """Read a delta and verify it; raise RestyleError if it is missing, none, of another format, or was changed.
+
+    Its values are mapped from the file, which must not be written in place as long as they are in use.
+    """
     described, values = _read(path)
     if described.get("format") != FORMAT:
         raise RestyleError(
@@ -104,10 +112,25 @@ def _read(path: Path) -> tuple[dict[str, str], Values]:
     if not path.is_file():
         raise RestyleError(f"there is no style at {path}", "Mend the path, or make one with `live2diff-trt restyle`")
     try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        with safe_open(path, framework="numpy") as file:  # which checks the header
+            return dict(file.metadata() or {}), _map_tensors(path)
+    except (OSError, SafetensorError, KeyError) as error:
         raise RestyleError(f"{path} can't be read as safetensors ({error})", _MAKE_AGAIN) from error
+
+
+def _map_tensors(path: Path) -> Values:
+    """Map every tensor from a file whose header was checked; safetensors itself would copy them, one by one."""
+    data = np.memmap(path, np.uint8, "r")
+    begin = 8 + int.from_bytes(data[:8].tobytes(), "little")  # of the data, behind the header's length and the header
+    header = json.loads(data[8:begin].tobytes())
+    header.pop("__metadata__", None)
+    found: dict[str, NDArray[Any]] = {}
+    for name, tensor in header.items():
+        first, end = tensor["data_offsets"]
+        found[name] = np.frombuffer(data[begin + first : begin + end], _DTYPES[tensor["dtype"]]).reshape(
+            tensor["shape"]
+        )
+    return found
 
 
 def _hash(described: Mapping[str, str], values: Values) -> str:

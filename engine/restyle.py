@@ -83,14 +83,22 @@ def load_style(initialisers: BundleInitialisers, path: str | Path) -> StyleDelta
         RestyleError: if it is damaged, or does not fit; names and shapes that don't are all listed.
         BundleError: if it is a bundle that is damaged.
     """
+    return fit_style(initialisers, read_style(path))
+
+
+def read_style(path: str | Path) -> StyleDelta | BundleInitialisers:
+    """Read and verify what lies at a path, a delta's file or a bundle's folder; raises as ``load_style`` does."""
     path = Path(path)
-    if not path.is_dir():
-        delta = read_style_delta(path)
-        _refuse_another_bundle(delta, initialisers.bundle)
-        refuse_misfits(delta.values, initialisers, delta.origin)
-        return delta
-    other = BundleInitialisers.open(path)
-    return None if other.bundle.digest == initialisers.bundle.digest else compare_bundles(initialisers, other)
+    return BundleInitialisers.open(path) if path.is_dir() else read_style_delta(path)
+
+
+def fit_style(initialisers: BundleInitialisers, style: StyleDelta | BundleInitialisers) -> StyleDelta | None:
+    """Verify that what ``read_style`` gave fits a bundle; returns and raises as ``load_style`` does."""
+    if isinstance(style, BundleInitialisers):
+        return None if style.bundle.digest == initialisers.bundle.digest else compare_bundles(initialisers, style)
+    _refuse_another_bundle(style, initialisers.bundle)
+    refuse_misfits(style.values, initialisers, style.origin)
+    return style
 
 
 def compare_bundles(base: BundleInitialisers, other: BundleInitialisers) -> StyleDelta:

@@ -1,4 +1,4 @@
-"""Work on many plans, several at a time: TensorRT lets go of the interpreter while it loads a plan and compiles it."""
+"""Work on many plans, several at a time: TensorRT lets go of the interpreter while it loads, compiles or refits one."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from live2diff_trt.kernels.device_tensor import DeviceTensor
 from live2diff_trt.runtime.device import DeviceMemory, upload_on
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.plan_source import PlanSource
+from live2diff_trt.runtime.plan_threads import call_per_plan
 
 if TYPE_CHECKING:
     from live2diff_trt.engine.restyle import StyledWeights
@@ -153,11 +154,11 @@ class PlanWeights:
     def _find_obstacles(self, weights: StyledWeights) -> dict[str, str]:
         """Return why plans can't be refitted, for those of which a style changes something."""
         changes = {name: _read(weights.changed.keys() & own, weights) for name, own in self._of_plan.items()}
-        found = {
-            name: self._plans[name].refitter.find_obstacle(values, weights.find)
-            for name, values in changes.items()
-            if values
-        }
+
+        def find_obstacle(name: str) -> str | None:
+            return self._plans[name].refitter.find_obstacle(changes[name], weights.find)
+
+        found = call_per_plan(find_obstacle, filter(changes.get, changes), self._memory.device_id)
         return {name: obstacle for name, obstacle in found.items() if obstacle is not None}
 
     def _reload(self, style: PreparedStyle, contexts: Mapping[str, Plan], stream: Stream) -> int:
@@ -188,10 +189,13 @@ class PlanWeights:
         refits = self._find_refits(style)
         self._changed_in_kernels |= changed
         on_their_way: list[Any] = []  # what is read until the stream came by
+
+        def refit(name: str) -> None:
+            self._held[name].changed |= refits[name].keys()
+            on_their_way.append(self._plans[name].refitter.refit(refits[name], weights.find, int(stream.handle)))
+
         try:
-            for name, values in refits.items():
-                self._held[name].changed |= values.keys()
-                on_their_way.append(self._plans[name].refitter.refit(values, weights.find, int(stream.handle)))
+            call_per_plan(refit, refits, self._memory.device_id)
             on_their_way += [
                 upload_on(stream, self._kernel_weights[name], weights.read(name))
                 for name in self._kernel_weights.keys() & self._changed_in_kernels

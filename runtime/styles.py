@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -47,9 +48,19 @@ class StyleFiles:
             raise ControlError(
                 f"a style is {style!r}", "Name a file that `live2diff-trt restyle` wrote, a bundle's folder, or None"
             )
+        from live2diff_trt.engine.restyle import StyledWeights, fit_style, read_style  # needs onnx
+
+        # Either takes as long as hashing gigabytes does, and lets go of the interpreter meanwhile.
+        with ThreadPoolExecutor(1) as beside:
+            opening = beside.submit(self._open_base)
+            found = None if style is None else read_style(style)
+            base = opening.result()
+        return StyledWeights(base, None if found is None else fit_style(base, found))
+
+    def _open_base(self) -> BundleInitialisers:
         if self._base is None:
             self._base = _open_base(self._bundle)
-        return _read(self._base, style)
+        return self._base
 
 
 class NamedStyles:

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from live2diff_trt.bundle.shipped import SHIPPED_BUNDLE
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.runtime.shared_engine import SharedEngine, open_shared_engine
 from live2diff_trt.serve.jpeg import as_rgb, encode_jpeg
@@ -62,15 +63,8 @@ READ_PICTURE = """(() => {
 
 
 @pytest.fixture(scope="module")
-def bundle(request: pytest.FixtureRequest) -> Path:
-    """The bundle that the Makefile names, or the tests' tiny one."""
-    named = os.environ.get("LIVE2DIFF_BROWSER_BUNDLE")
-    return Path(named) if named else request.getfixturevalue("tiny_bundle")
-
-
-@pytest.fixture(scope="module")
-def shared(bundle: Path) -> Iterator[SharedEngine]:
-    engine = open_shared_engine(bundle, OnnxRuntimeOptions(), max_steps=4)
+def shared() -> Iterator[SharedEngine]:
+    engine = open_shared_engine(SHIPPED_BUNDLE, OnnxRuntimeOptions(), max_steps=4)
     yield engine
     engine.close()
 
@@ -201,12 +195,10 @@ def test_the_prompt_changes_what_comes_out(chromium: Chromium, serve: Serve, sha
     second.close()
 
 
-def test_a_style_changes_what_comes_out_of_one_tab_alone(
-    chromium: Chromium, serve: Serve, bundle: Path, tmp_path: Path
-) -> None:
+def test_a_style_changes_what_comes_out_of_one_tab_alone(chromium: Chromium, serve: Serve, tmp_path: Path) -> None:
     """As with the prompt: a frame's picture is the same in every session, bit by bit, but under another style."""
-    style = restyle_bundle(bundle, tmp_path / "ink", seed=5)
-    with closing(open_shared_engine(bundle, OnnxRuntimeOptions(), styles={"ink": style})) as engine:
+    style = restyle_bundle(SHIPPED_BUNDLE, tmp_path / "ink", seed=5)
+    with closing(open_shared_engine(SHIPPED_BUNDLE, OnnxRuntimeOptions(), styles={"ink": style})) as engine:
         server = serve(engine, prompt="a watercolour fox")
         first, second = (watch_pictures(chromium, server) for _ in range(2))
         for tab in (first, second):
