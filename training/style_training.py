@@ -23,10 +23,8 @@ _USUAL_STRENGTH = 0.4
 """The preset's own step list, (30, 40), has it."""
 _PICTURES = 4
 """Frames of a clip that are decoded, and compared as pictures."""
-_PICTURE_WEIGHT = 2.0
+_PICTURE_WEIGHT, _STEADINESS_WEIGHT = 2.0, 0.5
 """Beside the distance of latents."""
-STEADINESS_WEIGHT, LAST_STEADINESS_WEIGHT = 0.5, 2.0
-"""The same of their errors' change from frame to frame: to begin with, and once pictures are what they are to be."""
 
 
 def draw_step_list(random: Random) -> tuple[int, ...]:
@@ -40,21 +38,13 @@ class StyleLoss:
     """Draws clips and says how far the network arrives from their style.
 
     Args:
-        steadiness: what a change of errors from frame to frame weighs, beside the errors.
         run_unet: the UNet of ``networks``, or the same compiled.
     """
 
     def __init__(
-        self,
-        networks: Networks,
-        sampler: ClipSampler,
-        clips: int,
-        frames: int,
-        steadiness: float = STEADINESS_WEIGHT,
-        run_unet: RunUNet | None = None,
+        self, networks: Networks, sampler: ClipSampler, clips: int, frames: int, run_unet: RunUNet | None = None
     ) -> None:
         self._networks = networks
-        self._steadiness = steadiness
         self._run_unet = run_unet
         self._sampler = sampler
         self._size = clips, frames
@@ -88,7 +78,7 @@ class StyleLoss:
             pictures = self._compare_pictures(found[-1], wanted, random)
         return {
             "latents": latents,
-            "steadiness": self._steadiness * steadiness,
+            "steadiness": _STEADINESS_WEIGHT * steadiness,
             "pictures": _PICTURE_WEIGHT * pictures,
         }
 

@@ -15,44 +15,21 @@ from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import TrainedWeights
 from live2diff_trt.training.autoencoder_training import AutoencoderLoss
 from live2diff_trt.training.clip_sampler import ClipSampler
-from live2diff_trt.training.compiled import RunUNet, compile_unet
+from live2diff_trt.training.compiled import compile_unet
 from live2diff_trt.training.judge import AutoencoderJudge, StyleJudge
 from live2diff_trt.training.loop import Budget, FindLoss, Judge, Loop, LoopOptions, TrainingLog
 from live2diff_trt.training.networks import SINK, TWIN, Networks
 from live2diff_trt.training.packed import HELD_OUT_FILE, TRAINING_FILE, read_packed
 from live2diff_trt.training.provenance import write_provenance
 from live2diff_trt.training.structure_map import make_structure_map
-from live2diff_trt.training.style_training import LAST_STEADINESS_WEIGHT, STEADINESS_WEIGHT, StyleLoss
+from live2diff_trt.training.style_training import StyleLoss
 
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "training-log.jsonl"
-_AUTOENCODER_RATE = 1e-3
-
-
-@dataclass(frozen=True)
-class StylesStage:
-    """A part of the training of UNet and text encoder.
-
-    Attributes:
-        name: in the log, and of the checkpoint; the twin's begins with ``twin-``.
-        share: of the minutes.
-        rate: the highest learning rate.
-        steadiness: see ``StyleLoss``.
-    """
-
-    name: str
-    share: float
-    rate: float
-    steadiness: float
-
-
-STAGES = (
-    StylesStage("styles", 0.675, 8e-4, STEADINESS_WEIGHT),
-    StylesStage("steadiness", 0.1, 3e-4, LAST_STEADINESS_WEIGHT),
-)
-_AUTOENCODER_SHARE = 1 - sum(stage.share for stage in STAGES)
-"""Of the minutes: what is left of them."""
+_AUTOENCODER_SHARE = 0.25
+"""Of the minutes."""
+_AUTOENCODER_RATE, _STYLE_RATE = 1e-3, 8e-4
 
 
 @dataclass(frozen=True)
@@ -76,7 +53,7 @@ class TrainingOptions:
 
     footage: Path
     out: Path
-    minutes: float = 20.0
+    minutes: float = 18.0
     steps: int | None = None
     seed: int = 0
     device: str = "cuda"
@@ -159,22 +136,16 @@ class Trainer:
         """
         options, networks = self._options, self.networks
         run_unet = compile_unet(networks.unet) if self._compiles() else None
-        if not all(self.train_stage(stage, run_unet) for stage in STAGES):
+        loss = StyleLoss(networks, self._sampler, options.clips, options.frames, run_unet)
+        judge = StyleJudge(networks, self._held_out, SINK + 16, self._device)
+        budget = Budget(options.minutes * (1 - _AUTOENCODER_SHARE), options.steps)
+        modules = nn.ModuleDict({"unet": networks.unet, "text_encoder": networks.text_encoder})
+        if not self._train("twin" if options.twin else "styles", modules, budget, _STYLE_RATE, loss, judge):
             return False
         weights = TrainedWeights(options.out / "twin") if options.twin else self._weights
         weights.save("unet", networks.unet)
         weights.save("text_encoder", networks.text_encoder)
         return True
-
-    def train_stage(self, stage: StylesStage, run_unet: RunUNet | None) -> bool:
-        """Train UNet and text encoder from where they are; return whether the stage was finished."""
-        options, networks = self._options, self.networks
-        loss = StyleLoss(networks, self._sampler, options.clips, options.frames, stage.steadiness, run_unet)
-        judge = StyleJudge(networks, self._held_out, SINK + 16, self._device)
-        budget = Budget(options.minutes * stage.share, options.steps)
-        modules = nn.ModuleDict({"unet": networks.unet, "text_encoder": networks.text_encoder})
-        name = f"twin-{stage.name}" if options.twin else stage.name
-        return self._train(name, modules, budget, stage.rate, loss, judge)
 
     def _train(
         self, name: str, modules: nn.ModuleDict, budget: Budget, rate: float, loss: FindLoss, judge: Judge

@@ -24,8 +24,6 @@ from live2diff_trt.training.packed import HEIGHT, WIDTH
 from live2diff_trt.training.styled_clip import encode_clip, find_quality, follow_clip, make_styled, make_wanted
 from live2diff_trt.training.styles import STYLES, Style
 
-pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no trained weights are part of the project yet")
-
 STYLE = {style.name: style for style in STYLES}
 CHANGE = 16
 """The frame before which the prompt changes."""
@@ -74,7 +72,7 @@ def test_what_is_measured_here_bears_them_out(networks: Networks, shot: Frames, 
     untrained = find_quality(make_styled(random, clip, style, TINY.step_list), wanted, motions)
     assert cached.psnr_db >= untrained.psnr_db + LEAST_GAIN_DB
     assert cached.psnr_db >= masked.psnr_db
-    assert cached.flicker <= MOST_FLICKER * masked.flicker
+    assert cached.flicker <= MOST_FLICKER["cache masked"] * masked.flicker
 
 
 def test_a_prompt_is_seen_within_t_frames(shot: Frames) -> None:
