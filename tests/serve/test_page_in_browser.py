@@ -339,6 +339,17 @@ def test_a_video_file(chromium: Chromium, serve: Serve, shared: SharedEngine, tm
     tab.close()
 
 
+def test_the_screen(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
+    tab = chromium.open(serve(shared).address)
+    tab.wait_for("document.querySelector('#facts').textContent !== ''")
+    tab.click("#screen")
+    wait_until(lambda: tab.text("#state") == "streaming", "streaming", 30)
+    wait_for_video(tab)
+    shown = tab.evaluate("document.querySelector('video').srcObject.getVideoTracks()[0].getSettings().displaySurface")
+    assert shown in ("browser", "window", "monitor")
+    tab.close()
+
+
 def test_a_token_comes_with_the_address_and_stays_in_the_browser(
     chromium: Chromium, serve: Serve, shared: SharedEngine
 ) -> None:
