@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,20 @@ def test_what_is_no_style_is_refused(file: Path, tmp_path: Path) -> None:
     save_file(VALUES, tmp_path / "other.safetensors", {"format": "live2diff-trt style 2"})
     with pytest.raises(RestyleError, match="its format is 'live2diff-trt style 2'"):
         read_style_delta(tmp_path / "other.safetensors")
+
+
+def test_values_of_a_kind_that_no_bundle_has_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "ink.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(RestyleError, match="can't be read as safetensors"):
+        read_style_delta(tmp_path / "ink.safetensors")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file that is mapped can't be replaced there")
+def test_values_stay_what_they_were_when_their_file_is_replaced(file: Path) -> None:
+    found = read_style_delta(file)
+    write_style_delta(file, StyleDelta({name: values + 1 for name, values in VALUES.items()}, "0123"), overwrite=True)
+    assert all(found.values[name].tobytes() == values.tobytes() for name, values in VALUES.items())
 
 
 def test_a_place_that_cant_be_written_is_an_error(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from live2diff_trt.bundle.errors import RestyleError
-from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.bundle.errors import BundleError, RestyleError
+from live2diff_trt.bundle.manifest import WEIGHTS_FILE, Bundle
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.runtime.styles import LONGEST_NAME, NamedStyles, StyleFiles
 
@@ -58,3 +58,14 @@ def test_a_style_that_is_damaged_is_told_at_once(bundle: Bundle, tmp_path: Path)
     (tmp_path / "ink.safetensors").write_bytes(b"nothing")
     with pytest.raises(RestyleError):
         NamedStyles(bundle, {"ink": tmp_path / "ink.safetensors"})
+
+
+def test_so_is_a_bundle_that_was_changed_since_it_was_opened(damaged_bundle: Path, ink: Path) -> None:
+    files = StyleFiles(Bundle.open(damaged_bundle, ()))
+    data = damaged_bundle / WEIGHTS_FILE
+    content = data.read_bytes()
+    data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BundleError, match="hash"):
+        files.find(ink)
+    data.write_bytes(content)
+    assert files.find(ink).changed
