@@ -84,6 +84,12 @@ class TrainingLog:
             file.write(json.dumps(event) + "\n")
         logger.info("%s", ", ".join(f"{key} {value}" for key, value in event.items()))
 
+    def last_step(self, network: str) -> int | None:
+        """Return how many steps of a network were logged last; None: none were."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        steps = [event["step"] for event in map(json.loads, lines) if event.get("network") == network]
+        return steps[-1] if steps else None
+
 
 class RunningMeans:
     """Means of losses since they were last taken, added up on their device, which nobody waits for until then.

@@ -27,6 +27,8 @@ from live2diff_trt.training.style_training import StyleLoss
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "training-log.jsonl"
+_STYLES = "styles"
+"""Name of the network in the log."""
 _AUTOENCODER_SHARE = 0.25
 """Of the minutes."""
 _AUTOENCODER_RATE, _STYLE_RATE = 1e-3, 8e-4
@@ -40,7 +42,8 @@ class TrainingOptions:
         footage: folder of packed footage.
         out: folder for weights, log and checkpoints; training goes on from checkpoints that lie there.
         minutes: for all of it.
-        steps: no more than so many of each network; None: as many as fit.
+        steps: no more than so many of each network; None: as many as fit, of the twin as many as the network in ``out``
+            took.
         seed: of weights, footage and noise.
         device: as PyTorch names it.
         clips, frames: of a batch; a clip begins with 8 warm-up frames.
@@ -138,9 +141,10 @@ class Trainer:
         run_unet = compile_unet(networks.unet) if self._compiles() else None
         loss = StyleLoss(networks, self._sampler, options.clips, options.frames, run_unet)
         judge = StyleJudge(networks, self._held_out, SINK + 16, self._device)
-        budget = Budget(options.minutes * (1 - _AUTOENCODER_SHARE), options.steps)
+        steps = self._log.last_step(_STYLES) if options.twin and options.steps is None else options.steps
+        budget = Budget(options.minutes * (1 - _AUTOENCODER_SHARE), steps)
         modules = nn.ModuleDict({"unet": networks.unet, "text_encoder": networks.text_encoder})
-        if not self._train("twin" if options.twin else "styles", modules, budget, _STYLE_RATE, loss, judge):
+        if not self._train("twin" if options.twin else _STYLES, modules, budget, _STYLE_RATE, loss, judge):
             return False
         weights = TrainedWeights(options.out / "twin") if options.twin else self._weights
         weights.save("unet", networks.unet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,19 @@ def test_one_seed_one_network(footage: Path, tmp_path: Path) -> None:
 def test_the_twin_has_the_same_autoencoder_and_no_attention_in_time(footage: Path, smoke_run: Path) -> None:
     before = TrainedWeights(smoke_run).file("autoencoder").read_bytes()
     Trainer(smoke_options(footage, smoke_run, twin=True, steps=2)).run()
+    assert read_log(smoke_run, "twin")[-1]["step"] == 2
     assert TrainedWeights(smoke_run).file("autoencoder").read_bytes() == before
     twin = Networks.load(
         TWIN, TrainedWeights(smoke_run / "twin"), torch.device("cpu"), shared=TrainedWeights(smoke_run)
     )
     assert [*twin.unet.temporal_attentions()] == []
+
+
+def test_the_twin_takes_as_many_steps_as_the_network(footage: Path, tmp_path: Path) -> None:
+    options = smoke_options(footage, tmp_path, steps=3)
+    Trainer(options).run()
+    Trainer(replace(options, twin=True, steps=None)).run()
+    assert [read_log(tmp_path, network)[-1]["step"] for network in ("styles", "twin")] == [3, 3]
 
 
 def test_what_can_not_be_trained_is_refused(footage: Path, tmp_path: Path) -> None:
