@@ -127,9 +127,8 @@ def _map_tensors(path: Path) -> Values:
     found: dict[str, NDArray[Any]] = {}
     for name, tensor in header.items():
         first, end = tensor["data_offsets"]
-        found[name] = np.frombuffer(data[begin + first : begin + end], _DTYPES[tensor["dtype"]]).reshape(
-            tensor["shape"]
-        )
+        values = data[begin + first : begin + end].view(_DTYPES[tensor["dtype"]])
+        found[name] = np.asarray(values.reshape(tensor["shape"]))
     return found
 
 

@@ -52,7 +52,8 @@ class LoopOptions:
         name: in the log, and of the checkpoint.
         budget: when it ends.
         rate: the highest learning rate; it rises in the first steps, and falls to 0 as half a cosine.
-        seed: of every step's randomness, with the name and the step.
+        seed: of every step's randomness, with ``draws`` and the step.
+        draws: networks of which this is the same draw the same batches; empty: as ``name``.
         log_every: steps between two lines of the log.
         checkpoint_every_s: seconds between two checkpoints.
         pause_at: by ``time.perf_counter``, when to save and stop, whatever is left of the budget; None: never.
@@ -62,6 +63,7 @@ class LoopOptions:
     budget: Budget
     rate: float
     seed: int = 0
+    draws: str = ""
     log_every: int = 50
     checkpoint_every_s: float = 60.0
     pause_at: float | None = None
@@ -178,7 +180,8 @@ class Loop:
 
     def _take_step(self, find_loss: FindLoss, rate: float) -> Mapping[str, Tensor]:
         """Take a step. What is random in it follows from seed and step alone, so that a resumed run is equal."""
-        random = Random(f"{self._options.seed} {self._options.name} {self.step}")
+        options = self._options
+        random = Random(f"{options.seed} {options.draws or options.name} {self.step}")
         torch.manual_seed(random.getrandbits(63))
         for group in self._optimiser.param_groups:
             group["lr"] = rate

@@ -156,7 +156,8 @@ class Trainer:
     ) -> bool:
         options = self._options
         pause_at = None if options.pause_after is None else self._started + 60 * options.pause_after
-        loop_options = LoopOptions(name, budget, rate, options.seed, options.judge_every, pause_at=pause_at)
+        draws = _STYLES if options.twin else name
+        loop_options = LoopOptions(name, budget, rate, options.seed, draws, options.judge_every, pause_at=pause_at)
         return Loop(modules, loop_options, self._log, options.out).run(loss, judge)
 
     def _compiles(self) -> bool:

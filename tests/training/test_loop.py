@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,21 @@ def test_no_minutes_no_steps(tmp_path: Path) -> None:
     task = Task()
     make_loop(task, tmp_path, steps=1000, minutes=1e-9).run(task.find_loss)
     assert task.batches <= 1
+
+
+def test_networks_may_draw_the_same_batches(tmp_path: Path) -> None:
+    drawn: dict[str, list[float]] = {}
+    for name, draws in (("one", ""), ("twin", "one"), ("other", "")):
+        task, numbers = Task(), drawn.setdefault(name, [])
+
+        def find_loss(random: Random, clock: StageClock, task: Task = task, numbers: list[float] = numbers) -> Any:
+            numbers += [random.random(), float(torch.rand(()))]
+            return task.find_loss(random, clock)
+
+        options = LoopOptions(name, Budget(1e6, 3), rate=0.05, draws=draws)
+        Loop(task.modules, options, TrainingLog(tmp_path / "log.jsonl"), tmp_path).run(find_loss)
+    assert drawn["twin"] == drawn["one"]
+    assert set(drawn["other"]).isdisjoint(drawn["one"])
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
