@@ -127,7 +127,7 @@ def _map_tensors(path: Path) -> Values:
     found: dict[str, NDArray[Any]] = {}
     for name, tensor in header.items():
         first, end = tensor["data_offsets"]
-        values = data[begin + first : begin + end].view(_DTYPES[tensor["dtype"]])
+        values: NDArray[Any] = data[begin + first : begin + end].view(_DTYPES[tensor["dtype"]])
         found[name] = np.asarray(values.reshape(tensor["shape"]))
     return found
 
