@@ -18,6 +18,7 @@ from rich.table import Table
 
 from live2diff_trt.bundle.errors import Live2DiffError
 from live2diff_trt.cli.backend import choose_backend
+from live2diff_trt.cli.bench_output import print_results, show_comparison
 from live2diff_trt.cli.choices import BackendChoice, PaceChoice
 from live2diff_trt.cli.console import messages, output, read_size
 from live2diff_trt.cli.export import PresetChoice
@@ -28,8 +29,7 @@ from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream import Stream
 
 if TYPE_CHECKING:
-    from live2diff_trt.benchmarks.compare import Comparison, Difference, Pair
-    from live2diff_trt.benchmarks.results_file import EntryKey, ResultsFile
+    from live2diff_trt.benchmarks.results_file import ResultsFile
 
 _RESULTS = Path("benchmarks/results")
 _EXTRAS = "bench,cuda,export,onnxruntime"
@@ -96,7 +96,7 @@ def suite(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a time limit ends its processes too
     outcome = run_suite(options, gpu, show=show)
-    _print_results(outcome.results)
+    print_results(outcome.results)
     output.print(str(outcome.path), soft_wrap=True, highlight=False)
     if outcome.failed:
         raise typer.Exit(1)
@@ -321,19 +321,8 @@ def compare(
     from live2diff_trt.benchmarks.results_file import read_results
 
     comparison = compare_results(read_results(a), read_results(b))
-    _warn_of_differences(comparison.differences)
-    output.print(_tabulate(comparison, threshold))
-    for title, keys in ((a.name, comparison.only_a), (b.name, comparison.only_b)):
-        for key in keys:
-            output.print(f"only in {escape(title)}: {escape(_describe(key))}", soft_wrap=True, highlight=False)
-    regressions = comparison.regressions(threshold)
-    for pair in regressions:
-        before, after, ratio = _show_times(pair)
-        line = f"slower: {_describe(pair.key)}: {before} → {after} ms, × {ratio}"
-        output.print(escape(line), soft_wrap=True, highlight=False)
-    if not regressions:
-        output.print(f"Nothing is slower by more than {100 * threshold:g} %.", soft_wrap=True, highlight=False)
-    if regressions:
+    show_comparison(comparison, (a.name, b.name), threshold)
+    if comparison.regressions(threshold):
         raise typer.Exit(1)
 
 
@@ -397,21 +386,9 @@ def _measure_bundle(
 
 
 def _finish(results: ResultsFile, out: Path | None) -> None:
-    _print_results(results)
+    print_results(results)
     if out is not None:
         output.print(str(results.write(out)), soft_wrap=True, highlight=False)
-
-
-def _print_results(results: ResultsFile) -> None:
-    """Show every entry in a line, with its time and how far it is from the limit, then what was not run."""
-    from live2diff_trt.benchmarks.printed_results import list_lines, list_waits
-
-    timed = [entry for entry in results.entries if not entry.name.startswith("control/")]
-    waited = [entry for entry in results.entries if entry.name.startswith("control/")]
-    for line in (*(list_lines(timed) if timed else ()), *list_waits(waited)):
-        output.print(escape(line), soft_wrap=True, highlight=False)
-    for name, reason in results.not_run.items():
-        output.print(f"not run: {escape(name)}: {escape(reason)}", soft_wrap=True, highlight=False)
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -423,39 +400,3 @@ def _missing(error: ImportError, extras: str) -> BenchmarksMissingError:
         f"this needs a package that is not installed ({error})",
         f"Install it with `pip install live2diff-trt[{extras}]`",
     )
-
-
-def _warn_of_differences(differences: tuple[Difference, ...]) -> None:
-    for what, before, after in differences:
-        change = f"{what}: {before or 'none'} → {after or 'none'}"
-        messages.print(f"[yellow]not the same conditions:[/] {escape(change)}", soft_wrap=True, highlight=False)
-
-
-def _tabulate(comparison: Comparison, threshold: float) -> Table:
-    table = Table(title="p50 in ms; a ratio above 1: B is slower")
-    for header in ("name", "backend", "form", "size"):
-        table.add_column(header, overflow="fold")
-    for header in ("T", "A", "B", "ratio"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("")
-    for pair in comparison.pairs:
-        table.add_row(*_show_key(pair.key), *_show_times(pair), _mark(pair, threshold))
-    return table
-
-
-def _show_key(key: EntryKey) -> tuple[str, ...]:
-    size = "" if key.width is None else f"{key.width}x{key.height}"
-    return key.name, key.backend, key.form or "", size, "" if key.steps is None else str(key.steps)
-
-
-def _show_times(pair: Pair) -> tuple[str, ...]:
-    times = ("–" if ms is None else f"{ms:.3f}" for ms in (pair.a_ms, pair.b_ms))
-    return *times, "–" if pair.ratio is None else f"{pair.ratio:.3f}"
-
-
-def _mark(pair: Pair, threshold: float) -> str:
-    return "[bold red]slower[/]" if pair.is_regression(threshold) else ""
-
-
-def _describe(key: EntryKey) -> str:
-    return " ".join(str(part) for part in key if part is not None)
