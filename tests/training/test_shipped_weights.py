@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from live2diff_trt import Stream
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.bundle.shipped import SHIPPED_BUNDLE
+from live2diff_trt.export.bundle import export_bundle
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import SHIPPED, TrainedWeights
 from live2diff_trt.export.weights_source import PARTS
@@ -54,6 +56,16 @@ def test_the_packages_bundle_is_made_from_them() -> None:
     assert bundle.spec == TINY.spec()
     for part in PARTS:
         assert bundle.manifest.weights[part] == TrainedWeights().describe(part)
+
+
+def test_the_packages_bundle_is_what_an_export_gives_today(tmp_path: Path) -> None:
+    export_bundle(TINY, TrainedWeights(), tmp_path / "tiny")
+    stale = [
+        file.name
+        for file in (tmp_path / "tiny").iterdir()
+        if file.name != "manifest.json" and file.read_bytes() != (SHIPPED_BUNDLE / file.name).read_bytes()
+    ]
+    assert not stale, "write it again with `make bundle`"
 
 
 def test_the_recorded_figures_bear_every_claim_out() -> None:
