@@ -58,6 +58,7 @@ def test_the_packages_bundle_is_made_from_them() -> None:
         assert bundle.manifest.weights[part] == TrainedWeights().describe(part)
 
 
+@pytest.mark.slow
 def test_the_packages_bundle_is_what_an_export_gives_today(tmp_path: Path) -> None:
     export_bundle(TINY, TrainedWeights(), tmp_path / "tiny")
     stale = [
