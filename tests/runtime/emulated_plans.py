@@ -27,6 +27,9 @@ from live2diff_trt.engine.plan_builder import PlanOptions, fix_dimensions
 from tests.runtime.emulated_device import ALIGNMENT, SCRATCH_ALIGNMENT, Array, EmulatedBuffer, EmulatedGpu
 from tests.runtime.emulated_streams import EmulationError
 
+_READING_VALUES = Lock()
+"""numpy reads headers by Python's own parser, which in Python 3.11 can't be in several threads at once."""
+
 
 def build_emulated_plan(
     flavour: Flavour,
@@ -55,7 +58,7 @@ def read_emulated_plan(plan: bytes) -> tuple[dict[str, Any], dict[str, Array], b
     """Return what ``build_emulated_plan`` was told, the values that it was built with, and the graph."""
     header, _, rest = plan.partition(b"\n")
     told = json.loads(header)
-    with np.load(io.BytesIO(rest[: told["values"]])) as values:
+    with _READING_VALUES, np.load(io.BytesIO(rest[: told["values"]])) as values:
         return told, dict(values), rest[told["values"] :]
 
 
