@@ -8,46 +8,32 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from live2diff_trt.bundle.errors import Live2DiffError
-from live2diff_trt.cli.backend import choose_backend
+from live2diff_trt.cli.backend_options import PlansOption
+from live2diff_trt.cli.bench_extras import missing
+from live2diff_trt.cli.bench_live import soak, visits
 from live2diff_trt.cli.bench_output import print_results, show_comparison
-from live2diff_trt.cli.choices import BackendChoice, PaceChoice
 from live2diff_trt.cli.console import messages, output, read_size
 from live2diff_trt.cli.export import PresetChoice
-from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
-from live2diff_trt.engine.tensorrt_options import TensorRTOptions
-from live2diff_trt.runtime.sink import open_sink
-from live2diff_trt.runtime.source import TestPatternSource
-from live2diff_trt.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from live2diff_trt.benchmarks.results_file import ResultsFile
 
 _RESULTS = Path("benchmarks/results")
 _EXTRAS = "bench,cuda,export,onnxruntime"
-_LOOKS = 120
-"""How often a soak looks at its memory."""
 
 bench = typer.Typer(help="Measure a machine, compare two results, write the performance page.", no_args_is_help=True)
 
 BundleArgument = Annotated[Path, typer.Argument(help="Folder of the bundle; its weights random.")]
-PlansOption = Annotated[Path | None, typer.Option(help="Root of the plan store; a cache of the user's.")]
 RowsOption = Annotated[str | None, typer.Option("--backends", help="Backends, with commas between; all.")]
 SamplesOption = Annotated[int, typer.Option(min=1, help="Samples of each figure.")]
 AutoencoderOption = Annotated[str | None, typer.Option(help="The bundle's autoencoder, if it is not its preset's.")]
 OutOption = Annotated[Path | None, typer.Option(help="Folder to write a results file to.")]
-
-
-class BenchmarksMissingError(Live2DiffError):
-    """A command needs what its extra installs."""
 
 
 @bench.command()
@@ -74,7 +60,7 @@ def suite(
         from live2diff_trt.benchmarks.suite import run_suite
         from live2diff_trt.benchmarks.suite_options import choose_options
     except ImportError as error:
-        raise _missing(error, _EXTRAS) from error
+        raise missing(error, _EXTRAS) from error
     options, gpu = choose_options(
         work,
         out,
@@ -195,7 +181,7 @@ def startup(
         from live2diff_trt.benchmarks.results_file import ResultsFile
         from live2diff_trt.benchmarks.suite_options import choose_base
     except ImportError as error:
-        raise _missing(error, _EXTRAS) from error
+        raise missing(error, _EXTRAS) from error
     base, gpu = choose_base(
         None if preset is None else preset.value,
         None if size is None else read_size(size),
@@ -227,7 +213,7 @@ def quality(
         from live2diff_trt.benchmarks.point import read_point
         from live2diff_trt.benchmarks.results_file import ResultsFile
     except ImportError as error:
-        raise _missing(error, _EXTRAS) from error
+        raise missing(error, _EXTRAS) from error
     from live2diff_trt.bundle.manifest import Bundle
 
     results = ResultsFile()
@@ -238,76 +224,8 @@ def quality(
     _finish(results, out)
 
 
-@bench.command()
-def soak(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long, from the first finished frame on.")] = 30.0,
-    limit: Annotated[float, typer.Option("--limit-mb", help="How much memory may grow, in 10⁶ bytes.")] = 50.0,
-    sink: Annotated[str, typer.Option("--output", "-o", help="Where frames go, as `run` names it.")] = "null",
-    pace: Annotated[PaceChoice, typer.Option(help="As `run` has it.")] = PaceChoice.all,
-    backend: Annotated[BackendChoice, typer.Option(help="Who computes, as `run` has it.")] = BackendChoice.auto,
-    plans: PlansOption = None,
-    threads: Annotated[int, typer.Option(min=0, help="Threads inside one of ONNX Runtime's operators.")] = 0,
-    record: Annotated[Path | None, typer.Option(help="JSON file for every sample.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG file for memory over time.")] = None,
-) -> None:
-    """Stream the test pattern for a long time and watch the process's memory; exit 1 if it grows beyond the limit."""
-    try:
-        from live2diff_trt.benchmarks.plots import save_plot
-        from live2diff_trt.benchmarks.soak import soak as watch
-        from live2diff_trt.benchmarks.soak_record import draw_soak, write_soak
-    except ImportError as error:
-        raise _missing(error, "bench") from error
-    options = choose_backend(backend, bundle, OnnxRuntimeOptions(threads=threads), TensorRTOptions(plans=plans))
-    with Stream.open(bundle, prompt="a watercolour painting", options=options) as stream:
-        spec = stream.spec
-        source = TestPatternSource(spec.width, spec.height)
-        outgoing = open_sink(sink, width=spec.width, height=spec.height, frame_rate=source.frame_rate, overwrite=True)
-        found = watch(
-            stream,
-            source,
-            outgoing,
-            pace.value,
-            seconds=60 * minutes,
-            interval=60 * minutes / _LOOKS,
-            on_sample=lambda one: messages.print(
-                f"[dim]{one.seconds:7.1f} s[/]  {one.frames} frames, {one.resident_mb:.1f} MB", highlight=False
-            ),
-        )
-    grown = f"{found.growth_mb:+.1f} MB in {found.samples[-1].seconds / 60:.1f} minutes"
-    output.print(f"{grown}, {found.samples[-1].frames} frames", highlight=False)
-    if record is not None:
-        write_soak(record, found, spec)
-    if plot is not None:
-        save_plot(draw_soak(found, spec, limit), plot)
-    if found.growth_mb > limit:
-        raise typer.Exit(1)
-
-
-@bench.command()
-def visits(
-    server: Annotated[str, typer.Argument(help="Address of a server that runs, as in http://127.0.0.1:8000.")],
-    visitors: Annotated[int, typer.Option(min=1, help="How many are there at once.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long they stay, once all have pictures.")] = 20.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="Frames that each sends a second.")] = 30.0,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the frames they send.")] = "640x480",
-    token: Annotated[str | None, typer.Option(help="What the server wants.", envvar="LIVE2DIFF_TOKEN")] = None,
-    record: Annotated[Path | None, typer.Option(help="JSON file for every latency.")] = None,
-) -> None:
-    """Visit a page that `serve` runs, by WebSocket and JPEG: how many pictures a second come back, and how late."""
-    try:
-        from live2diff_trt.benchmarks.record import write_record
-        from live2diff_trt.benchmarks.visits import visit_together
-    except ImportError as error:
-        raise _missing(error, "bench,serve") from error
-    found = visit_together(server, visitors=visitors, seconds=seconds, rate=rate, size=read_size(size), token=token)
-    table = Table("visitor", "frames sent a second", "pictures a second", "latency p50, ms", "p99, ms")
-    for index, one in enumerate(found):
-        rates = (one.sent / one.seconds, one.fps, one.percentile_ms(50), one.percentile_ms(99))
-        table.add_row(str(index + 1), *(f"{figure:.1f}" for figure in rates))
-    output.print(table)
-    if record is not None:
-        write_record(record, visits=[asdict(one) for one in found])
+bench.command()(soak)
+bench.command()(visits)
 
 
 @bench.command()
@@ -351,7 +269,7 @@ def page(
     try:
         written = write_page(found, read_speed_log(speed_log), docs)
     except ImportError as error:
-        raise _missing(error, "bench") from error
+        raise missing(error, "bench") from error
     if readme is not None:
         write_readme(found, readme)
     output.print(str(written), soft_wrap=True, highlight=False)
@@ -375,7 +293,7 @@ def _measure_bundle(
         from live2diff_trt.benchmarks.results_file import ResultsFile
         from live2diff_trt.benchmarks.rows import ROWS, find_gpu
     except ImportError as error:
-        raise _missing(error, _EXTRAS) from error
+        raise missing(error, _EXTRAS) from error
     from live2diff_trt.bundle.manifest import Bundle
 
     point = read_point(Bundle.open(bundle, ()), autoencoder)
@@ -393,10 +311,3 @@ def _finish(results: ResultsFile, out: Path | None) -> None:
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _missing(error: ImportError, extras: str) -> BenchmarksMissingError:
-    return BenchmarksMissingError(
-        f"this needs a package that is not installed ({error})",
-        f"Install it with `pip install live2diff-trt[{extras}]`",
-    )

@@ -69,31 +69,30 @@ class StyledWeights:
         return self.read(name) if name in self.base.places else None
 
 
-def load_style(initialisers: BundleInitialisers, path: str | Path) -> StyleDelta | None:
-    """Read a style and verify that it fits a bundle.
-
-    Args:
-        initialisers: of the bundle.
-        path: a delta's file, or the folder of a bundle that differs in weights alone.
-
-    Returns:
-        What differs; None if ``path`` is the bundle itself.
+def read_style(path: str | Path) -> StyleDelta | BundleInitialisers:
+    """Read and verify what a style is: a delta's file, or the folder of a bundle that differs in weights alone.
 
     Raises:
-        RestyleError: if it is damaged, or does not fit; names and shapes that don't are all listed.
+        RestyleError: if it is a delta that is damaged.
         BundleError: if it is a bundle that is damaged.
     """
-    return fit_style(initialisers, read_style(path))
-
-
-def read_style(path: str | Path) -> StyleDelta | BundleInitialisers:
-    """Read and verify what lies at a path, a delta's file or a bundle's folder; raises as ``load_style`` does."""
     path = Path(path)
     return BundleInitialisers.open(path) if path.is_dir() else read_style_delta(path)
 
 
 def fit_style(initialisers: BundleInitialisers, style: StyleDelta | BundleInitialisers) -> StyleDelta | None:
-    """Verify that what ``read_style`` gave fits a bundle; returns and raises as ``load_style`` does."""
+    """Verify that what ``read_style`` gave fits a bundle.
+
+    Args:
+        initialisers: of the bundle.
+        style: what was read.
+
+    Returns:
+        What differs; None if the style is the bundle itself.
+
+    Raises:
+        RestyleError: if it does not fit; names and shapes that don't are all listed.
+    """
     if isinstance(style, BundleInitialisers):
         return None if style.bundle.digest == initialisers.bundle.digest else compare_bundles(initialisers, style)
     _refuse_another_bundle(style, initialisers.bundle)

@@ -153,12 +153,13 @@ class PlanWeights:
 
     def _find_obstacles(self, weights: StyledWeights) -> dict[str, str]:
         """Return why plans can't be refitted, for those of which a style changes something."""
-        changes = {name: _read(weights.changed.keys() & own, weights) for name, own in self._of_plan.items()}
+        read = {name: _read(weights.changed.keys() & own, weights) for name, own in self._of_plan.items()}
+        changes = {name: values for name, values in read.items() if values}
 
         def find_obstacle(name: str) -> str | None:
             return self._plans[name].refitter.find_obstacle(changes[name], weights.find)
 
-        found = call_per_plan(find_obstacle, filter(changes.get, changes), self._memory.device_id)
+        found = call_per_plan(find_obstacle, changes, self._memory.device_id)
         return {name: obstacle for name, obstacle in found.items() if obstacle is not None}
 
     def _reload(self, style: PreparedStyle, contexts: Mapping[str, Plan], stream: Stream) -> int:

@@ -59,7 +59,9 @@ class StyleFiles:
 
     def _open_base(self) -> BundleInitialisers:
         if self._base is None:
-            self._base = _open_base(self._bundle)
+            from live2diff_trt.engine.initialisers import BundleInitialisers  # needs onnx
+
+            self._base = BundleInitialisers.open(self._bundle.folder, self._bundle.digest)
         return self._base
 
 
@@ -85,9 +87,9 @@ class NamedStyles:
                     f"a style can't be named {name!r}", f"Use 1 to {LONGEST_NAME} characters, as in ink=ink.safetensors"
                 )
         self.names = tuple(files)
-        base = _open_base(bundle) if files else None
-        self._own = None if base is None else _read(base, None)
-        self._weights = {} if base is None else {name: _read(base, file) for name, file in files.items()}
+        read = StyleFiles(bundle)
+        self._weights = {name: read.find(file) for name, file in files.items()}
+        self._own = read.find(None) if files else None
 
     @property
     def weights(self) -> tuple[StyledWeights, ...]:
@@ -105,15 +107,3 @@ class NamedStyles:
                 f"Choose from {known}" if known else "Name styles when the streams' engine is opened",
             )
         return self._weights[style]
-
-
-def _open_base(bundle: Bundle) -> BundleInitialisers:
-    from live2diff_trt.engine.initialisers import BundleInitialisers  # needs onnx
-
-    return BundleInitialisers.open(bundle.folder, bundle.digest)
-
-
-def _read(base: BundleInitialisers, style: str | Path | None) -> StyledWeights:
-    from live2diff_trt.engine.restyle import StyledWeights, load_style  # needs onnx
-
-    return StyledWeights(base, None if style is None else load_style(base, style))

@@ -21,7 +21,7 @@ from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import require_gpu
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_gpu import build_emulated_plans, install_emulated_gpu
-from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_graphs import GraphCache
 from tests.runtime.gpu_plans import build_for_gpu
 
 POINT = replace(BASES["tiny"], seed=3)

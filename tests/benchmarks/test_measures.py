@@ -23,7 +23,7 @@ from live2diff_trt.benchmarks.rows import ONNX_ROW, SPLIT, WHOLE
 from live2diff_trt.benchmarks.timing import MeasurementError
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import FLAVOUR, GPU, build_emulated_plans, install_emulated_gpu
-from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_graphs import GraphCache
 from tests.runtime.emulated_streams import EmulatedStream
 
 pytestmark = [pytest.mark.usefixtures("one_thread", "quickly"), pytest.mark.slow]

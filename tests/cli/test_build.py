@@ -28,7 +28,8 @@ from live2diff_trt.engine.verify import PlanCheck
 from live2diff_trt.runtime import verify as runtime_verify
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import FLAVOUR, GPU, install_emulated_gpu
-from tests.runtime.emulated_plans import EmulatedPlanRuntime, GraphCache, build_emulated_plan
+from tests.runtime.emulated_graphs import GraphCache, build_emulated_plan
+from tests.runtime.emulated_plans import EmulatedPlanRuntime
 
 cli_build = import_module("live2diff_trt.cli.build")
 

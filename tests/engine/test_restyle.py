@@ -17,7 +17,7 @@ from live2diff_trt.bundle.errors import BundleError, RestyleError
 from live2diff_trt.bundle.manifest import Bundle, Manifest, write_manifest
 from live2diff_trt.bundle.style_delta import StyleDelta, write_style_delta
 from live2diff_trt.engine.initialisers import RESTYLED_GRAPHS, BundleInitialisers
-from live2diff_trt.engine.restyle import compare_bundles, load_style
+from live2diff_trt.engine.restyle import compare_bundles, fit_style, read_style
 from tests.restyled_bundle import TEMPLATE
 
 
@@ -55,14 +55,14 @@ def test_only_what_differs_is_kept(base: BundleInitialisers, other_bundle: Path,
 
 
 def test_a_bundle_is_no_style_of_its_own(base: BundleInitialisers, tiny_bundle: Path) -> None:
-    assert load_style(base, tiny_bundle) is None
+    assert fit_style(base, read_style(tiny_bundle)) is None
 
 
 def test_another_step_list_is_no_obstacle(base: BundleInitialisers, other_bundle: Path, tmp_path: Path) -> None:
     folder = change_manifest(
         other_bundle, tmp_path, lambda old: replace(old, spec=old.spec.with_step_list((10, 20, 30)))
     )
-    style = load_style(base, folder)
+    style = fit_style(base, read_style(folder))
     assert style is not None
     assert style.values
 
@@ -75,7 +75,7 @@ def test_another_autoencoder_is_told(
     content[0] ^= 1
     (folder / "vae.data").write_bytes(content)
     write_manifest(folder, Bundle.open(folder, files=()).manifest)
-    assert load_style(base, folder) is not None
+    assert fit_style(base, read_style(folder)) is not None
     assert "another autoencoder or depth network (vae.data)" in caplog.text
 
 
@@ -91,13 +91,13 @@ def change_manifest(bundle: Path, scratch: Path, change: Change) -> Path:
 def test_another_network_is_refused(base: BundleInitialisers, other_bundle: Path, tmp_path: Path) -> None:
     folder = change_manifest(other_bundle, tmp_path, lambda old: replace(old, network={**old.network, "x": 1}))
     with pytest.raises(RestyleError, match=r"has another UNet than .* Export it with the same preset"):
-        load_style(base, folder)
+        fit_style(base, read_style(folder))
 
 
 def test_another_stream_is_refused(base: BundleInitialisers, other_bundle: Path, tmp_path: Path) -> None:
     folder = change_manifest(other_bundle, tmp_path, lambda old: replace(old, spec=replace(old.spec, width=128)))
     with pytest.raises(RestyleError, match="is for another stream"):
-        load_style(base, folder)
+        fit_style(base, read_style(folder))
 
 
 def test_another_tokenizer_is_refused(base: BundleInitialisers, other_bundle: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_another_tokenizer_is_refused(base: BundleInitialisers, other_bundle: Pa
     (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text() + "\n")
     write_manifest(folder, Bundle.open(folder, files=()).manifest)
     with pytest.raises(RestyleError, match="another tokenizer, or other textual inversions"):
-        load_style(base, folder)
+        fit_style(base, read_style(folder))
 
 
 def test_a_damaged_bundle_is_refused(base: BundleInitialisers, other_bundle: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_damaged_bundle_is_refused(base: BundleInitialisers, other_bundle: Pat
     content[5000] ^= 1
     (folder / "unet.data").write_bytes(content)
     with pytest.raises(BundleError, match=r"unet\.data does not have the hash"):
-        load_style(base, folder)
+        fit_style(base, read_style(folder))
 
 
 def write(path: Path, base: BundleInitialisers, values: dict[str, Any], digest: str | None = None) -> Path:
@@ -132,7 +132,7 @@ def test_all_names_that_do_not_fit_are_listed(base: BundleInitialisers, tmp_path
         "conv_in.weight": np.array(base.read("conv_in.weight")),
     }
     with pytest.raises(RestyleError) as caught:
-        load_style(base, write(tmp_path / "misfit.safetensors", base, values))
+        fit_style(base, read_style(write(tmp_path / "misfit.safetensors", base, values)))
     text = str(caught.value)
     assert "3 weights of" in text
     assert "unexpected no.such.weight" in text
@@ -144,7 +144,7 @@ def test_all_names_that_do_not_fit_are_listed(base: BundleInitialisers, tmp_path
 
 def test_another_bundles_style_is_refused(base: BundleInitialisers, tmp_path: Path) -> None:
     with pytest.raises(RestyleError, match="was made for another bundle"):
-        load_style(base, write(tmp_path / "other.safetensors", base, {}, "f" * 64))
+        fit_style(base, read_style(write(tmp_path / "other.safetensors", base, {}, "f" * 64)))
 
 
 def test_a_bundle_that_is_another_by_now_is_found(tiny_bundle: Path) -> None:

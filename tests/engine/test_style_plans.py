@@ -17,7 +17,7 @@ from live2diff_trt.engine.flavour import Flavour, choose_flavour
 from live2diff_trt.engine.initialisers import BundleInitialisers
 from live2diff_trt.engine.networks import collect_networks
 from live2diff_trt.engine.plan_manifest import Form, PlanKey
-from live2diff_trt.engine.restyle import StyledWeights, load_style
+from live2diff_trt.engine.restyle import StyledWeights, fit_style, read_style
 from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.engine.style_plans import build_style_plans
 
@@ -34,7 +34,7 @@ def rtx() -> Flavour:
 @pytest.fixture(scope="module")
 def weights(tiny_bundle: Path, other_bundle: Path) -> StyledWeights:
     base = BundleInitialisers.open(tiny_bundle)
-    return StyledWeights(base, load_style(base, other_bundle))
+    return StyledWeights(base, fit_style(base, read_style(other_bundle)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from live2diff_trt.engine.restyle import compare_bundles
 from tests.runtime.emulated_bench import Bench
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import install_emulated_gpu
-from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_graphs import GraphCache
 from tests.runtime.gpu_plans import build_for_gpu, form_of
 
 

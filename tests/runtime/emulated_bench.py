@@ -21,7 +21,7 @@ from live2diff_trt.runtime.stream import Stream
 from live2diff_trt.runtime.stream_rows import StreamRoom
 from live2diff_trt.runtime.styles import StyleFiles
 from tests.runtime.emulated_gpu import build_emulated_plans
-from tests.runtime.emulated_plans import GraphCache
+from tests.runtime.emulated_graphs import GraphCache
 
 STEP_LISTS = {1: (30,), 2: (30, 40), 3: (20, 30, 40), 4: (0, 16, 32, 45), 8: (5, 10, 15, 20, 25, 30, 35, 40)}
 PROMPT = "a red fox"

@@ -19,8 +19,9 @@ from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.store import PlanStore, StoredPlans
 from live2diff_trt.runtime import cuda_engine, cuda_session, device, device_image, opened_plans, plan_threads
 from tests.runtime.emulated_device import Array, EmulatedBuffer, EmulatedDriver, EmulatedGpu
+from tests.runtime.emulated_graphs import GraphCache, build_emulated_plan
 from tests.runtime.emulated_kernels import EmulatedKernels
-from tests.runtime.emulated_plans import EmulatedPlanRuntime, GraphCache, build_emulated_plan
+from tests.runtime.emulated_plans import EmulatedPlanRuntime
 
 FLAVOUR = Flavour("tensorrt-rtx", "1.6.1.120", None)
 GPU = Gpu("Emulated GPU", (8, 9), "1.0")

@@ -14,7 +14,7 @@ import pytest
 from live2diff_trt.engine.errors import BackendError, PlanError
 from live2diff_trt.engine.initialisers import BundleInitialisers
 from live2diff_trt.engine.plan_manifest import KEPT_PLANS, Form
-from live2diff_trt.engine.restyle import StyledWeights, load_style
+from live2diff_trt.engine.restyle import StyledWeights, fit_style, read_style
 from live2diff_trt.runtime.errors import ControlError, DeviceMemoryError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.shared_engine import SharedEngine, open_shared_engine
@@ -22,7 +22,8 @@ from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import PROMPT, STEP_LISTS, Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import GPU
-from tests.runtime.emulated_plans import EmulatedLoadedPlan, EmulatedPlan, EmulatedPlanRuntime, read_emulated_plan
+from tests.runtime.emulated_graphs import read_emulated_plan
+from tests.runtime.emulated_plans import EmulatedLoadedPlan, EmulatedPlan, EmulatedPlanRuntime
 from tests.runtime.test_cuda_pipeline import GRAIN_BYTES, pipeline_of
 from tests.runtime.test_stream_controls import both_forms, same
 
@@ -234,7 +235,7 @@ def test_an_engine_that_fails_to_open_frees_everything(
 
 def test_weights_that_streams_share_are_fixed(bench: Bench, gpu: EmulatedGpu, ink: Path) -> None:
     base = BundleInitialisers.open(bench.bundle)
-    weights = StyledWeights(base, load_style(base, ink))
+    weights = StyledWeights(base, fit_style(base, read_style(ink)))
     with (
         closing(open_engine(bench, refittable=True)) as engine,
         engine.open_stream("", 0) as stream,

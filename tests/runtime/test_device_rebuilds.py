@@ -22,14 +22,8 @@ from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import install_emulated_gpu
-from tests.runtime.emulated_plans import (
-    EmulatedLoadedPlan,
-    EmulatedPlan,
-    EmulatedRefitter,
-    GraphCache,
-    build_emulated_plan,
-    read_emulated_plan,
-)
+from tests.runtime.emulated_graphs import GraphCache, build_emulated_plan, read_emulated_plan
+from tests.runtime.emulated_plans import EmulatedLoadedPlan, EmulatedPlan, EmulatedRefitter
 from tests.runtime.test_cuda_pipeline import pipeline_of
 from tests.runtime.test_stream_controls import both_forms, give, same
 

@@ -21,7 +21,8 @@ from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.emulated_bench import Bench, pictures, run
 from tests.runtime.emulated_device import EmulatedGpu
 from tests.runtime.emulated_gpu import install_emulated_gpu
-from tests.runtime.emulated_plans import EmulatedRefitter, GraphCache
+from tests.runtime.emulated_graphs import GraphCache
+from tests.runtime.emulated_plans import EmulatedRefitter
 from tests.runtime.test_cuda_pipeline import assert_alike, pipeline_of
 from tests.runtime.test_stream_controls import both_forms, give, same
 

@@ -19,7 +19,8 @@ from live2diff_trt.runtime import verify
 from live2diff_trt.runtime.verify import verify_plans
 from tests.runtime.emulated_device import Array, EmulatedGpu
 from tests.runtime.emulated_gpu import FLAVOUR, GPU, build_emulated_plans, install_emulated_gpu
-from tests.runtime.emulated_plans import EmulatedPlan, EmulatedPlanRuntime, GraphCache
+from tests.runtime.emulated_graphs import GraphCache
+from tests.runtime.emulated_plans import EmulatedPlan, EmulatedPlanRuntime
 
 ROUNDING = 1e-5
 

@@ -117,9 +117,9 @@ def distance(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.abs(one - other).mean())
 
 
-def start_camera(tab: Tab, state: str = "streaming") -> None:
+def start(tab: Tab, state: str = "streaming", button: str = "#camera") -> None:
     tab.wait_for("document.querySelector('#facts').textContent !== ''")
-    tab.click("#camera")
+    tab.click(button)
     wait_until(lambda: tab.text("#state").startswith(state), state, 40)
 
 
@@ -151,7 +151,7 @@ def keep(tab: Tab, name: str) -> None:
 def test_video_goes_in_and_comes_out_changed(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
     server = serve(shared, prompt="a watercolour fox")
     tab = chromium.open(server.address, width=1140, height=1020)
-    start_camera(tab)
+    start(tab)
     wait_for_video(tab)
     assert "WebRTC" in tab.text("#facts")
     shown = picture(tab)
@@ -172,10 +172,10 @@ def test_the_prompt_changes_what_comes_out(chromium: Chromium, serve: Serve, sha
     """The camera stands still, so a frame's picture is the same in every session, bit by bit, under the same prompt."""
     server = serve(shared, prompt="a watercolour fox")
     first, second = (watch_pictures(chromium, server) for _ in range(2))
-    start_camera(first)
+    start(first)
     wait_for_pictures(first, 40)
     first.click("#stop")
-    start_camera(second)
+    start(second)
     wait_for_pictures(second, 8)
     known = set(pictures_seen(first))
     under_the_same = pictures_seen(second)
@@ -202,7 +202,7 @@ def test_a_style_changes_what_comes_out_of_one_tab_alone(chromium: Chromium, ser
         server = serve(engine, prompt="a watercolour fox")
         first, second = (watch_pictures(chromium, server) for _ in range(2))
         for tab in (first, second):
-            start_camera(tab)
+            start(tab)
         wait_for_pictures(second, 12)
         press(second, "s")
         assert second.evaluate("document.activeElement.id") == "style"
@@ -220,7 +220,7 @@ def test_a_style_changes_what_comes_out_of_one_tab_alone(chromium: Chromium, ser
         wait_until(lambda: "style" not in second.text("#facts"), "none is told", 20)
         second.click("#stop")
         choose(second, "#style", "ink")
-        start_camera(second)  # a new session is told what the page shows
+        start(second)  # a new session is told what the page shows
         wait_until(lambda: "style ink" in second.text("#facts"), "its style is told again", 20)
         log.info(
             "of %d pictures under another style, %d are the other tab's",
@@ -263,8 +263,8 @@ def test_a_second_tab_queues_and_closing_the_first_frees_its_seat(
 ) -> None:
     server = serve(shared, max_sessions=1)
     first, second = chromium.open(server.address), chromium.open(server.address)
-    start_camera(first)
-    start_camera(second, "queued")
+    start(first)
+    start(second, "queued")
     assert second.text("#output-empty") == "You are number 1 in the line"
     began = time.monotonic()
     first.close()
@@ -277,7 +277,7 @@ def test_a_second_tab_queues_and_closing_the_first_frees_its_seat(
 def test_the_keyboard_and_the_buttons(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
     server = serve(shared)
     tab = chromium.open(server.address)
-    start_camera(tab)
+    start(tab)
     wait_until(lambda: tab.text("#pause") == "Pause", "a pause is offered")
     press(tab, " ")
     wait_until(lambda: tab.text("#state") == "paused", "paused")
@@ -307,7 +307,7 @@ def press(tab: Tab, key: str) -> None:
 def test_websocket_by_hand(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
     tab = chromium.open(serve(shared).address)
     choose(tab, "#way", "websocket")
-    start_camera(tab)
+    start(tab)
     wait_for_video(tab)
     wait_until(lambda: "WebSocket and JPEG" in tab.text("#facts"), "its way is told")
     assert distance(picture(tab), picture(tab, "#input")) > 20
@@ -320,7 +320,7 @@ def test_where_webrtc_fails_the_page_says_so_and_uses_the_websocket(
     chromium: Chromium, serve: Serve, shared: SharedEngine
 ) -> None:
     tab = chromium.open(serve(shared).address, script=ONLY_BY_A_RELAY)
-    start_camera(tab)
+    start(tab)
     wait_for_video(tab)
     assert tab.text("#note").startswith("WebRTC did not work here")
     assert "WebSocket and JPEG" in tab.text("#facts")
@@ -336,14 +336,16 @@ def test_a_video_file(chromium: Chromium, serve: Serve, shared: SharedEngine, tm
     tab.call("DOM.setFileInputFiles", {"files": [str(clip)], "objectId": field})
     wait_until(lambda: tab.text("#state") == "streaming", "streaming", 30)
     wait_for_video(tab)
+    assert tab.evaluate("document.querySelector('#input').duration") == pytest.approx(10, abs=0.2)
+    shown = picture(tab)
+    assert distance(shown, picture(tab, "#input")) > 5
+    wait_until(lambda: distance(picture(tab), shown) > 5, "the result moves with the clip", 20)
     tab.close()
 
 
 def test_the_screen(chromium: Chromium, serve: Serve, shared: SharedEngine) -> None:
     tab = chromium.open(serve(shared).address)
-    tab.wait_for("document.querySelector('#facts').textContent !== ''")
-    tab.click("#screen")
-    wait_until(lambda: tab.text("#state") == "streaming", "streaming", 30)
+    start(tab, button="#screen")
     wait_for_video(tab)
     shown = tab.evaluate("document.querySelector('video').srcObject.getVideoTracks()[0].getSettings().displaySurface")
     assert shown in ("browser", "window", "monitor")
@@ -355,6 +357,6 @@ def test_a_token_comes_with_the_address_and_stays_in_the_browser(
 ) -> None:
     server: RunningServer = serve(shared, token=TOKEN)
     tab = chromium.open(f"{server.address}/#token={TOKEN}")
-    start_camera(tab)
+    start(tab)
     assert TOKEN not in tab.evaluate("location.href")
     tab.close()
