@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,8 @@ _LONGER = 1.5
 """Times the usual interval: a tick that took longer waited,"""
 _LEAST_WAIT_MS = 1.0
 """if it took so much longer."""
+_THERE_AND_BACK = 16
+"""Frames, after those of the warm-up, that are streamed with and without a style."""
 
 
 @dataclass
@@ -46,6 +49,7 @@ class TimedPart:
         delivered: how many frames each of them delivered.
         repeats: whether each of them delivered nothing but repeated frames.
         steps, kind: T and the kind of guidance at its end.
+        found: what else is told of it, by name.
     """
 
     name: str
@@ -55,6 +59,7 @@ class TimedPart:
     repeats: list[bool] = field(default_factory=list)
     steps: int = 0
     kind: str = ""
+    found: dict[str, Any] = field(default_factory=dict)
 
     @property
     def usual_ms(self) -> float:
@@ -87,6 +92,9 @@ def time_controls(
 ) -> None:
     """Add ``control/<part>`` for every part of the script, run on a stream of its own.
 
+    With a style, the same frames are then streamed without it, in it and without it again: ``style_apart`` of the part
+    that takes it back is by how much it changed them, in the mean, of 255 levels.
+
     Args:
         results: gets the entries.
         point: what is streamed.
@@ -97,7 +105,8 @@ def time_controls(
         style: to change to; None leaves that out.
 
     Raises:
-        MeasurementError: if a frame was lost, came twice or in another order, or is black.
+        MeasurementError: if a frame was lost, came twice or in another order, or is black, or if what was streamed
+            after a style was taken back is not what was streamed before it, bit by bit.
         ControlError: if there is a style and the backend can't change its weights.
     """
     spec = Bundle.open(bundle, ()).spec.with_step_list(point.step_list)
@@ -110,8 +119,12 @@ def time_controls(
         guidance_kinds=KINDS,
         options=options,
     ) as stream:
-        parts = _run_script(stream, list_parts(spec, style), ScriptPictures(spec.width, spec.height), ticks)
-    for part in parts:
+        pictures = ScriptPictures(spec.width, spec.height)
+        parts = {part.name: part for part in _run_script(stream, list_parts(spec, style), pictures, ticks)}
+        if style is not None:
+            shown = list(pictures.show("moves", spec.sink + _THERE_AND_BACK))
+            parts["style_back"].found["style_apart"] = _go_there_and_back(stream, style, shown)
+    for part in parts.values():
         _add(results, point, label, part)
 
 
@@ -140,6 +153,18 @@ def _time_part(stream: Stream, part: Part, shown: Sequence[Image], delivered: _D
         delivered.check(finished)
     timed.steps, timed.kind = stream.spec.steps, stream.guidance.kind
     return timed
+
+
+def _go_there_and_back(stream: Stream, style: Path, shown: Sequence[Image]) -> float:
+    """Return how far apart the same frames are without a style and in it; see ``time_controls``."""
+    clips = []
+    for chosen in (None, style, None):
+        stream.set_style(chosen)
+        clips.append(np.stack([np.asarray(frame.image).copy() for frame in stream.run(shown)]))
+    before, styled, after = clips
+    if not np.array_equal(before, after):
+        raise MeasurementError("frames differ once a style was there and taken back", "Mend the change of styles first")
+    return round(float(np.abs(styled.astype(np.float32) - before).mean()), 2)
 
 
 class _Delivered:
@@ -173,4 +198,5 @@ def _add(results: ResultsFile, point: Point, label: Label, part: TimedPart) -> N
         usual_ms=round(part.usual_ms, 4),
         waits_ms={str(tick): round(wait, 4) for tick, wait in part.waits_ms.items()},
         delivered=part.delivered,
+        **part.found,
     )

@@ -55,14 +55,19 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--steps", type=int, help="no more than so many of each network")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="cuda", help="cuda or cpu")
-    train.add_argument("--clips", type=int, default=12, help="of a batch")
-    train.add_argument("--frames", type=int, default=20, help="of a clip, 8 warm-up frames included")
+    train.add_argument("--clips", type=int, default=10, help="of a batch")
+    train.add_argument("--frames", type=int, default=24, help="of a clip, 8 warm-up frames included")
     train.add_argument("--width", type=int, default=192)
     train.add_argument("--height", type=int, default=128)
     train.add_argument("--judge-every", type=int, default=250, help="steps between two lines of the log")
     train.add_argument("--pause-after", type=float, help="save and stop after so many minutes of this run")
     train.add_argument(
         "--compiled", action=argparse.BooleanOptionalAction, help="compile the UNet; left out: on a GPU alone"
+    )
+    train.add_argument(
+        "--captured",
+        action=argparse.BooleanOptionalAction,
+        help="launch losses and gradients as CUDA graphs; left out: on a GPU alone",
     )
     train.add_argument("--twin", action="store_true", help="the twin without temporal attention, once --out has both")
     train.set_defaults(run=_train)

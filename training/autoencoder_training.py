@@ -22,7 +22,7 @@ _STRUCTURE_SHARE = 0.15
 """Of pictures: what is left is shared by the styles alike."""
 
 
-class AutoencoderLoss:
+class AutoencoderTask:
     """Draws pictures and says how far they come back from what they were."""
 
     def __init__(
@@ -35,18 +35,21 @@ class AutoencoderLoss:
         device = next(autoencoder.parameters()).device
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
-    def __call__(self, random: Random, clock: StageClock) -> Mapping[str, Tensor]:
-        """Return the losses of one batch."""
+    def draw(self, random: Random, clock: StageClock) -> Tensor:
+        """Draw pictures, [pictures, 3, height, width] in [−1, 1]."""
         with clock.stage("sampling"):
             pictures = self._sampler.draw(random, self._pictures, 1)
         with clock.stage("filters"):
-            pictures = self._disguise(pictures, random)
+            return self._disguise(pictures, random)
+
+    def find_losses(self, batch: Tensor, clock: StageClock) -> Mapping[str, Tensor]:
+        """Return the losses of pictures."""
         with clock.stage("there and back"):
             with self._autocast:
-                latents = self._autoencoder.encode(pictures).latents.float()
+                latents = self._autoencoder.encode(batch).latents.float()
                 strength = _MOST_NOISE * torch.rand(len(latents), 1, 1, 1, device=latents.device)
                 found = self._autoencoder.decode(latents + strength * torch.randn_like(latents)).sample.float()
-            return {"picture": find_picture_loss(found, pictures), "latents": 0.02 * _find_spread_loss(latents)}
+            return {"picture": find_picture_loss(found, batch), "latents": 0.02 * _find_spread_loss(latents)}
 
     def _disguise(self, clips: Tensor, random: Random) -> Tensor:
         """Return pictures, [pictures, 3, height, width] in [−1, 1]: as they are, in a style, or their structure."""

@@ -24,11 +24,11 @@ _SCHARR = (
 
 def draw_sketch(picture: Tensor) -> Tensor:
     """Draw with a pencil: dark where a pixel is darker than around it (a colour dodge), tones as light hatching."""
-    luma = find_luma(smooth_edges(picture, 2, 0.002))
+    luma = find_luma(smooth_edges(smooth_edges(picture, 2, 0.004), 2, 0.004))
     lines = (luma / blur(luma, 3.5).clamp(min=0.05)).clamp(max=1.0)
-    fine_lines = (luma / blur(luma, 1.2).clamp(min=0.05)).clamp(max=1.0)
+    fine_lines = (luma / blur(luma, 1.4).clamp(min=0.05)).clamp(max=1.0)
     tone = 0.62 + 0.38 * torch.sigmoid(8 * (blur(luma, 1.5) - 0.3))
-    drawing = (lines**2.5 * fine_lines**2 * tone).clamp(0, 1)
+    drawing = (lines**2.5 * fine_lines**1.4 * tone).clamp(0, 1)
     graphite, paper = _colour(picture, (0.13, 0.13, 0.16)), _colour(picture, (0.97, 0.96, 0.92))
     return graphite + (paper - graphite) * drawing
 
@@ -46,8 +46,8 @@ def paint_watercolour(picture: Tensor) -> Tensor:
 
 def light_neon(picture: Tensor) -> Tensor:
     """Light a city at night: edges are tubes whose colour follows the surface, with a glow, over a dark violet."""
-    calm = smooth_edges(picture, 3, 0.005)
-    edges = (7 * find_edges(calm)).clamp(max=1.6)
+    calm = smooth_edges(smooth_edges(picture, 3, 0.005), 3, 0.005)
+    edges = (9 * find_edges(blur(calm, 0.7))).clamp(max=1.6)
     luma = find_luma(blur(calm, 2.0))
     warmth = blur(calm[:, :1] - calm[:, 2:], 3.0)
     place = torch.sigmoid(6 * (luma - 0.45) + 8 * warmth)
@@ -69,8 +69,8 @@ def draw_cartoon(picture: Tensor) -> Tensor:
     luma = find_luma(calm)
     vivid = (_step_softly(luma, 5) ** 0.85 + 2.1 * (calm - luma)).clamp(0, 1)
     drawn = find_luma(smooth_edges(picture, 3, 0.003))
-    inside = blur(drawn, 1.0) - 0.99 * blur(drawn, 2.2)
-    outline = 0.5 + 0.5 * torch.tanh(60 * (inside + 0.015))
+    inside = blur(drawn, 1.2) - 0.99 * blur(drawn, 2.6)
+    outline = 0.5 + 0.5 * torch.tanh(40 * (inside + 0.015))
     return (vivid * (0.06 + 0.94 * outline)).clamp(0, 1)
 
 

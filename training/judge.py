@@ -9,7 +9,7 @@ from torch import Tensor
 
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.training.clip_attention import see_clip
-from live2diff_trt.training.clip_pass import denoise_clips
+from live2diff_trt.training.clip_pass import denoise_clips, place_steps
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, WINDOW, Networks
 from live2diff_trt.training.pictures import to_tensor
@@ -47,11 +47,12 @@ class StyleJudge:
         found = {}
         encoded = self._networks.prepare((self._clip * 2 - 1)[None])
         generator = torch.Generator().manual_seed(0)
-        noise = [torch.randn(encoded.latents.shape, generator=generator).to(encoded.latents) for _ in TINY.step_list]
+        shape = len(TINY.step_list), *encoded.latents.shape
+        noise = torch.randn(shape, generator=generator).to(encoded.latents)
+        steps = place_steps(TINY.step_list, encoded.latents.device)
         for style in STYLES:
             embeddings = self._networks.embed_prompts([style.prompt])
-            steps = denoise_clips(self._networks.unet, encoded, embeddings, self._view, TINY.step_list, noise)
-            *_, clean = steps
+            *_, clean = denoise_clips(self._networks.unet, encoded, embeddings, self._view, steps, noise)
             pictures = self._networks.decode(clean[SINK:])
             found[f"{style.name}_db"] = find_psnr_db(pictures, style.apply(self._clip[SINK:]))
         return found

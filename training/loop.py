@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from live2diff_trt.training.errors import TrainingError
-from live2diff_trt.training.step_timer import StageClock, StepTimer
+from live2diff_trt.training.gradients import Batch, FindGradients, Task, choose_gradients
+from live2diff_trt.training.step_timer import StepTimer
 
 logger = logging.getLogger(__name__)
 
-FindLoss: TypeAlias = Callable[[Random, StageClock], Mapping[str, Tensor]]
-"""Draws a batch and returns losses by name; their sum is made smaller. Says which stage its time goes to."""
 Judge: TypeAlias = Callable[[], Mapping[str, float]]
 """Returns figures of held-out footage, for the log."""
 
@@ -57,6 +56,7 @@ class LoopOptions:
         log_every: steps between two lines of the log.
         checkpoint_every_s: seconds between two checkpoints.
         pause_at: by ``time.perf_counter``, when to save and stop, whatever is left of the budget; None: never.
+        captured: whether gradients are found by CUDA graphs, which takes a GPU.
     """
 
     name: str
@@ -67,6 +67,7 @@ class LoopOptions:
     log_every: int = 50
     checkpoint_every_s: float = 60.0
     pause_at: float | None = None
+    captured: bool = False
 
     def rate_at(self, share: float, step: int) -> float:
         """Return the learning rate where that share of the budget is used."""
@@ -105,9 +106,9 @@ class RunningMeans:
         self.count = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the losses of a step."""
+        """Add the losses of a step, without gradients."""
         for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss.detach() if name in self._sums else loss.detach()
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
         self.count += 1
 
     def take(self) -> dict[str, float]:
@@ -143,24 +144,25 @@ class Loop:
         self._seconds = 0.0
         self._resume()
 
-    def run(self, find_loss: FindLoss, judge: Judge | None = None) -> bool:
+    def run(self, task: Task[Batch], judge: Judge | None = None) -> bool:
         """Train until the budget is used, then put the averages in place; return whether it came to that.
 
         Args:
-            find_loss: draws a batch and returns losses by name; their sum is made smaller.
+            task: what is to be learned.
             judge: returns figures of held-out footage, for the log.
 
         Raises:
             TrainingError: if losses are no longer finite numbers.
         """
         self._modules.train()
+        find_gradients = choose_gradients(task, self._parameters, self._options.captured)
         saved_at = time.perf_counter()
         while (share := self._options.budget.share_used(self._seconds, self.step)) < 1:
             started = time.perf_counter()
             if self._options.pause_at is not None and started >= self._options.pause_at:
                 self._end(judge)
                 return False
-            self._means.add(self._take_step(find_loss, self._options.rate_at(share, self.step)))
+            self._means.add(self._take_step(task, find_gradients, self._options.rate_at(share, self.step)))
             if self.step % self._options.log_every == 0:
                 self._write_log(judge)
             self._seconds += time.perf_counter() - started
@@ -178,7 +180,7 @@ class Loop:
             self._write_log(judge)
         self._save()
 
-    def _take_step(self, find_loss: FindLoss, rate: float) -> Mapping[str, Tensor]:
+    def _take_step(self, task: Task[Batch], find_gradients: FindGradients, rate: float) -> Mapping[str, Tensor]:
         """Take a step. What is random in it follows from seed and step alone, so that a resumed run is equal."""
         options = self._options
         random = Random(f"{options.seed} {options.draws or options.name} {self.step}")
@@ -186,10 +188,7 @@ class Loop:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         with self._timer.step() as clock:
-            losses = find_loss(random, clock)
-            self._optimiser.zero_grad()
-            with clock.stage("backward"):
-                torch.stack(list(losses.values())).sum().backward()
+            losses = find_gradients(task.draw(random, clock), clock)
             with clock.stage("optimiser"):
                 nn.utils.clip_grad_norm_(self._parameters, _LONGEST_GRADIENT)
                 self._optimiser.step()

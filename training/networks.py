@@ -65,17 +65,24 @@ class Networks:
         )
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Return text embeddings, [prompts, tokens, channels]; gradients reach the text encoder."""
-        device = next(self.text_encoder.parameters()).device
-        (embeddings,) = TextEncoderGraph(self.text_encoder, clip_skip=0)(
-            (tokenize(prompts).to(device, non_blocking=True),)
-        )
+        """Return text embeddings, [prompts, tokens, channels]."""
+        return self.embed_tokens(tokenize(prompts).to(next(self.text_encoder.parameters()).device))
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Return the embeddings of token ids, [prompts, tokens] int64; gradients reach the text encoder."""
+        (embeddings,) = TextEncoderGraph(self.text_encoder, clip_skip=0)((token_ids,))
         return embeddings
 
     @property
     def latent_deviation(self) -> float:
         """The deviation that latents have, as the UNet sees them: the autoencoder's own is near 1."""
         return float(self.autoencoder.config.scaling_factor)
+
+    def latent_shape(self, clips: Tensor) -> tuple[int, int, int, int]:
+        """Return the shape of the latents of clips, [clips, frames, 3, height, width], whose rows are their frames."""
+        rows, (height, width) = clips.shape[0] * clips.shape[1], clips.shape[3:]
+        scale = 2 ** (len(self.autoencoder.config.decoder_block_out_channels) - 1)
+        return rows, int(self.autoencoder.config.latent_channels), height // scale, width // scale
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:

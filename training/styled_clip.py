@@ -15,7 +15,7 @@ from live2diff_trt.evaluation.optical_flow import Motion, follow_motion
 from live2diff_trt.evaluation.picture_quality import find_psnr_db, find_ssim
 from live2diff_trt.evaluation.warp_error import find_warp_error
 from live2diff_trt.training.clip_attention import Sight, see_clip
-from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips
+from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips, place_steps
 from live2diff_trt.training.footage import Frames
 from live2diff_trt.training.networks import SINK, WINDOW, Networks
 from live2diff_trt.training.pictures import to_frames, to_tensor
@@ -54,9 +54,10 @@ def make_styled(
 ) -> Frames:
     """Return a clip as the stream gives it, uint8 [frames, height, width, 3]; noise is the stream's own."""
     view = see_clip(len(clip.latents), WINDOW, SINK, sight).to(clip.latents.device)
-    noise = [_draw_noise(clip.latents, step, seed) for step in range(len(step_list))]
+    noise = torch.stack([_draw_noise(clip.latents, step, seed) for step in range(len(step_list))])
+    steps = place_steps(step_list, clip.latents.device)
     embeddings = networks.embed_prompts([style.prompt])
-    *_, clean = denoise_clips(networks.unet, clip, embeddings, view, step_list, noise)
+    *_, clean = denoise_clips(networks.unet, clip, embeddings, view, steps, noise)
     return to_frames(networks.decode(clean) / 2 + 0.5)
 
 

@@ -13,16 +13,17 @@ from torch import nn
 from live2diff_trt.bundle.spec import check_size
 from live2diff_trt.export.presets import TINY
 from live2diff_trt.export.trained_weights import TrainedWeights
-from live2diff_trt.training.autoencoder_training import AutoencoderLoss
+from live2diff_trt.training.autoencoder_training import AutoencoderTask
 from live2diff_trt.training.clip_sampler import ClipSampler
 from live2diff_trt.training.compiled import compile_unet
+from live2diff_trt.training.gradients import Batch, Task
 from live2diff_trt.training.judge import AutoencoderJudge, StyleJudge
-from live2diff_trt.training.loop import Budget, FindLoss, Judge, Loop, LoopOptions, TrainingLog
+from live2diff_trt.training.loop import Budget, Judge, Loop, LoopOptions, TrainingLog
 from live2diff_trt.training.networks import SINK, TWIN, Networks
 from live2diff_trt.training.packed import HELD_OUT_FILE, TRAINING_FILE, read_packed
 from live2diff_trt.training.provenance import write_provenance
 from live2diff_trt.training.structure_map import make_structure_map
-from live2diff_trt.training.style_training import StyleLoss
+from live2diff_trt.training.style_training import StyleTask
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class TrainingOptions:
         judge_every: steps between two lines of the log, with figures of held-out footage.
         pause_after: minutes after which a run saves and stops, to be gone on with; None: it runs to the end.
         compiled: whether to compile the UNet, which takes most of a minute in every run; None: on a GPU.
+        captured: whether to launch losses and gradients as CUDA graphs; None: on a GPU.
         twin: train the twin without temporal attention instead, with the autoencoder that lies in ``out``.
     """
 
@@ -60,13 +62,14 @@ class TrainingOptions:
     steps: int | None = None
     seed: int = 0
     device: str = "cuda"
-    clips: int = 12
-    frames: int = 20
+    clips: int = 10
+    frames: int = 24
     width: int = 192
     height: int = 128
     judge_every: int = 250
     pause_after: float | None = None
     compiled: bool | None = None
+    captured: bool | None = None
     twin: bool = False
 
     def __post_init__(self) -> None:
@@ -115,11 +118,11 @@ class Trainer:
         """Train the autoencoder, which stays as it is from then on; return whether that was finished."""
         options, autoencoder = self._options, self.networks.autoencoder
         pictures = 2 * max(1, options.clips * options.frames // 8)
-        loss = AutoencoderLoss(autoencoder, self.networks.structure, self._sampler, pictures)
+        task = AutoencoderTask(autoencoder, self.networks.structure, self._sampler, pictures)
         judge = AutoencoderJudge(self.networks, self._held_out, self._device)
         budget = Budget(options.minutes * _AUTOENCODER_SHARE, options.steps)
         modules = nn.ModuleDict({"autoencoder": autoencoder})
-        if not self._train("autoencoder", modules, budget, _AUTOENCODER_RATE, loss, judge):
+        if not self._train("autoencoder", modules, budget, _AUTOENCODER_RATE, task, judge):
             return False
         autoencoder.requires_grad_(False)
         self._weights.save("autoencoder", autoencoder)
@@ -138,13 +141,13 @@ class Trainer:
             Whether that was finished.
         """
         options, networks = self._options, self.networks
-        run_unet = compile_unet(networks.unet) if self._compiles() else None
-        loss = StyleLoss(networks, self._sampler, options.clips, options.frames, run_unet)
+        run_unet = compile_unet(networks.unet) if self._choose(options.compiled) else None
+        task = StyleTask(networks, self._sampler, options.clips, options.frames, run_unet)
         judge = StyleJudge(networks, self._held_out, SINK + 16, self._device)
         steps = self._log.last_step(_STYLES) if options.twin and options.steps is None else options.steps
         budget = Budget(options.minutes * (1 - _AUTOENCODER_SHARE), steps)
         modules = nn.ModuleDict({"unet": networks.unet, "text_encoder": networks.text_encoder})
-        if not self._train("twin" if options.twin else _STYLES, modules, budget, _STYLE_RATE, loss, judge):
+        if not self._train("twin" if options.twin else _STYLES, modules, budget, _STYLE_RATE, task, judge):
             return False
         weights = TrainedWeights(options.out / "twin") if options.twin else self._weights
         weights.save("unet", networks.unet)
@@ -152,16 +155,20 @@ class Trainer:
         return True
 
     def _train(
-        self, name: str, modules: nn.ModuleDict, budget: Budget, rate: float, loss: FindLoss, judge: Judge
+        self, name: str, modules: nn.ModuleDict, budget: Budget, rate: float, task: Task[Batch], judge: Judge
     ) -> bool:
         options = self._options
         pause_at = None if options.pause_after is None else self._started + 60 * options.pause_after
         draws = _STYLES if options.twin else name
-        loop_options = LoopOptions(name, budget, rate, options.seed, draws, options.judge_every, pause_at=pause_at)
-        return Loop(modules, loop_options, self._log, options.out).run(loss, judge)
+        captured = self._choose(options.captured)
+        loop_options = LoopOptions(
+            name, budget, rate, options.seed, draws, options.judge_every, pause_at=pause_at, captured=captured
+        )
+        return Loop(modules, loop_options, self._log, options.out).run(task, judge)
 
-    def _compiles(self) -> bool:
-        return self._device.type == "cuda" if self._options.compiled is None else self._options.compiled
+    def _choose(self, wanted: bool | None) -> bool:
+        """Return what was chosen; left open, it is for GPUs alone."""
+        return self._device.type == "cuda" if wanted is None else wanted
 
     def _name_device(self) -> str:
         return torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from live2diff_trt.benchmarks.bench_controls import TimedPart, time_controls
@@ -16,9 +19,12 @@ from live2diff_trt.benchmarks.point import BASES
 from live2diff_trt.benchmarks.printed_results import list_waits
 from live2diff_trt.benchmarks.results_file import ResultsFile, read_results
 from live2diff_trt.benchmarks.rows import Label
+from live2diff_trt.benchmarks.timing import MeasurementError
 from live2diff_trt.bundle.manifest import Bundle
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 from live2diff_trt.runtime.cuda_session import require_gpu
+from live2diff_trt.runtime.frame import FinishedFrame
 from live2diff_trt.runtime.stream import Stream
 from tests.runtime.emulated_gpu import build_emulated_plans, install_emulated_gpu
 from tests.runtime.emulated_graphs import GraphCache
@@ -63,7 +69,26 @@ def test_every_part_is_told_with_its_call_and_its_ticks(
     kinds = {name: notes[name]["guidance"] for name in ("begin", "guidance_full", "negative_prompt", "guidance_none")}
     assert kinds == {"begin": "self", "guidance_full": "full", "negative_prompt": "full", "guidance_none": "none"}
     assert [notes[name]["t"] for name in ("step_list", "more_steps", "strength", "fewer_steps")] == [2, 3, 3, 2]
+    assert notes["style_back"]["style_apart"] > 1
     assert "tensorrt-split" in results.not_run
+
+
+def test_a_style_that_leaves_something_behind_is_not_measured(
+    tiny_bundle: Path, other_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, clips = Stream.run, iter(range(3))
+
+    def leave_something(self: Stream, source: Any, **options: Any) -> Iterator[FinishedFrame]:
+        clip = next(clips)
+        for frame in run(self, source, **options):
+            image = np.array(frame.image)
+            image[0, 0, 0] ^= clip == 2
+            yield replace(frame, image=image)
+
+    monkeypatch.setattr(Stream, "run", leave_something)
+    label, options = Label("onnxruntime", ""), OnnxRuntimeOptions()
+    with pytest.raises(MeasurementError, match="frames differ once a style was there"):
+        time_controls(ResultsFile(), POINT, label, tiny_bundle, options, ticks=2, style=other_bundle)
 
 
 def test_the_results_are_a_results_file_and_a_table(results: ResultsFile, tmp_path: Path) -> None:

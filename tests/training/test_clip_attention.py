@@ -16,7 +16,7 @@ from live2diff_trt.model.weights import random_unet
 from live2diff_trt.runtime.denoiser import Denoiser, PhiloxNoise
 from live2diff_trt.runtime.kv_window import KvWindow
 from live2diff_trt.training.clip_attention import see_clip
-from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips
+from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips, place_steps
 from live2diff_trt.training.long_stream import stream_latents
 
 SINK, WINDOW = 8, 16
@@ -75,8 +75,8 @@ def test_a_clip_in_one_pass_equals_the_stream(step_list: tuple[int, ...]) -> Non
             EncodedClips(torch.from_numpy(latents), torch.from_numpy(depth_latents)),
             torch.from_numpy(embeddings),
             see_clip(frames, spec.window, spec.sink),
-            step_list,
-            noise,
+            place_steps(step_list, torch.device("cpu")),
+            torch.stack(noise),
         )
     np.testing.assert_allclose(found.numpy(), wanted, atol=2e-4)
 

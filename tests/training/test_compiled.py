@@ -12,7 +12,7 @@ from live2diff_trt.export.presets import TINY
 from live2diff_trt.model.unet import Conditions
 from live2diff_trt.model.weights import random_unet
 from live2diff_trt.training.clip_attention import see_clip
-from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips
+from live2diff_trt.training.clip_pass import EncodedClips, denoise_clips, place_steps
 from live2diff_trt.training.compiled import compile_unet
 from live2diff_trt.training.errors import TrainingError
 from live2diff_trt.training.networks import SINK, WINDOW
@@ -44,8 +44,9 @@ def test_one_graph_serves_every_step_list(graphs: list[Any]) -> None:
     run_unet = compile_unet(unet)
     clip, embeddings = EncodedClips(draw(1), draw(2)), torch.randn(1, 5, TINY.unet.cross_attention_channels)
     for step_list in ((30,), (30, 40), (20, 27, 35, 42)):
-        noise = [draw(step) for step in step_list]
-        arguments = (unet, clip, embeddings, see_clip(FRAMES, WINDOW, SINK), step_list, noise)
+        noise = torch.stack([draw(step) for step in step_list])
+        steps = place_steps(step_list, torch.device("cpu"))
+        arguments = (unet, clip, embeddings, see_clip(FRAMES, WINDOW, SINK), steps, noise)
         found, wanted = [*denoise_clips(*arguments, run_unet=run_unet)], [*denoise_clips(*arguments)]
         torch.testing.assert_close(found[-1], wanted[-1])
         found[-1].sum().backward()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 import torch
@@ -27,11 +26,12 @@ class Task:
         self.modules = nn.ModuleDict({"line": self.line})
         self.batches = 0
 
-    def find_loss(self, random: Random, clock: StageClock) -> Mapping[str, Tensor]:
+    def draw(self, random: Random, clock: StageClock) -> Tensor:
         self.batches += 1
-        numbers = torch.randn(16, 2) + random.random()
-        found = self.line(numbers)
-        return {"error": (found - numbers.sum(dim=1, keepdim=True)).square().mean()}
+        return torch.randn(16, 2) + random.random()
+
+    def find_losses(self, batch: Tensor, clock: StageClock) -> Mapping[str, Tensor]:
+        return {"error": (self.line(batch) - batch.sum(dim=1, keepdim=True)).square().mean()}
 
 
 def make_loop(task: Task, folder: Path, steps: int, minutes: float = 1e6, pause_at: float | None = None) -> Loop:
@@ -46,7 +46,7 @@ def read_events(folder: Path) -> list[dict[str, float]]:
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     task = Task()
     weight = task.line.weight
-    make_loop(task, tmp_path, steps=400).run(task.find_loss, lambda: {"weight": weight[0, 0].item()})
+    make_loop(task, tmp_path, steps=400).run(task, lambda: {"weight": weight[0, 0].item()})
     events = read_events(tmp_path)
     assert [event["step"] for event in events] == list(range(50, 401, 50))
     assert events[-1]["error"] < 0.01 * events[0]["error"]
@@ -59,18 +59,18 @@ def test_it_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     through = Task()
-    assert make_loop(through, tmp_path / "through", steps=100).run(through.find_loss)
+    assert make_loop(through, tmp_path / "through", steps=100).run(through)
 
     first, now = Task(), iter(range(10**6))
     monkeypatch.setattr(time, "perf_counter", lambda: next(now) * 1e-3)
-    assert not make_loop(first, tmp_path / "paused", steps=100, pause_at=0.3).run(first.find_loss)
+    assert not make_loop(first, tmp_path / "paused", steps=100, pause_at=0.3).run(first)
     monkeypatch.undo()
     assert 0 < first.batches < 90
 
     second = Task()
     loop = make_loop(second, tmp_path / "paused", steps=100)
     assert loop.step == first.batches
-    assert loop.run(second.find_loss)
+    assert loop.run(second)
     assert second.batches == 100 - first.batches
     torch.testing.assert_close(second.line.weight, through.line.weight, rtol=0, atol=0)
 
@@ -86,46 +86,53 @@ def test_means_are_of_the_steps_since_they_were_last_taken() -> None:
 
 def test_what_is_finished_is_not_trained_on(tmp_path: Path) -> None:
     first = Task()
-    make_loop(first, tmp_path, steps=10).run(first.find_loss)
+    make_loop(first, tmp_path, steps=10).run(first)
     again = Task()
-    make_loop(again, tmp_path, steps=10).run(again.find_loss)
+    make_loop(again, tmp_path, steps=10).run(again)
     assert again.batches == 0
     torch.testing.assert_close(again.line.weight, first.line.weight, rtol=0, atol=0)
 
 
 def test_what_a_log_lacks_at_the_end_is_written(tmp_path: Path) -> None:
     task = Task()
-    make_loop(task, tmp_path, steps=70).run(task.find_loss)
+    make_loop(task, tmp_path, steps=70).run(task)
     assert [event["step"] for event in read_events(tmp_path)] == [50, 70]
 
 
 def test_losses_that_are_no_numbers_end_it(tmp_path: Path) -> None:
-    task = Task()
+    class Astray(Task):
+        def find_losses(self, batch: Tensor, clock: StageClock) -> Mapping[str, Tensor]:
+            return {"error": self.line.weight.sum() * float("nan")}
 
-    def find_loss(random: Random, clock: StageClock) -> Mapping[str, Tensor]:
-        return {"error": task.line.weight.sum() * float("nan")}
-
+    task = Astray()
     with pytest.raises(TrainingError, match="sums went astray before step 50"):
-        make_loop(task, tmp_path, steps=100).run(find_loss)
+        make_loop(task, tmp_path, steps=100).run(task)
 
 
 def test_no_minutes_no_steps(tmp_path: Path) -> None:
     task = Task()
-    make_loop(task, tmp_path, steps=1000, minutes=1e-9).run(task.find_loss)
+    make_loop(task, tmp_path, steps=1000, minutes=1e-9).run(task)
     assert task.batches <= 1
+
+
+class Listed(Task):
+    """Lists what is drawn."""
+
+    def __init__(self, numbers: list[float]) -> None:
+        super().__init__()
+        self._numbers = numbers
+
+    def draw(self, random: Random, clock: StageClock) -> Tensor:
+        self._numbers += [random.random(), float(torch.rand(()))]
+        return super().draw(random, clock)
 
 
 def test_networks_may_draw_the_same_batches(tmp_path: Path) -> None:
     drawn: dict[str, list[float]] = {}
     for name, draws in (("one", ""), ("twin", "one"), ("other", "")):
-        task, numbers = Task(), drawn.setdefault(name, [])
-
-        def find_loss(random: Random, clock: StageClock, task: Task = task, numbers: list[float] = numbers) -> Any:
-            numbers += [random.random(), float(torch.rand(()))]
-            return task.find_loss(random, clock)
-
+        task = Listed(drawn.setdefault(name, []))
         options = LoopOptions(name, Budget(1e6, 3), rate=0.05, draws=draws)
-        Loop(task.modules, options, TrainingLog(tmp_path / "log.jsonl"), tmp_path).run(find_loss)
+        Loop(task.modules, options, TrainingLog(tmp_path / "log.jsonl"), tmp_path).run(task)
     assert drawn["twin"] == drawn["one"]
     assert set(drawn["other"]).isdisjoint(drawn["one"])
 
