@@ -70,7 +70,8 @@ class TensorRTNetwork:
         memory, unet = self._session.memory, self._session.unet
         self._upload_rows(unet.warm_up_rows.sample, sample)
         self._upload_rows(unet.warm_up_rows.depth_features, depth_features)
-        unet.warm_up(memory.stream, row)
+        unet.aim_warm_up(memory.stream, row)
+        unet.warm_up(memory.stream)
         return memory.download(unet.warm_up_rows.model_output), {}
 
     def _embed_one(self, latent: Array) -> Array:

@@ -25,7 +25,7 @@ from live2diff_trt.runtime.stream_batch import StreamBatch
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
 from live2diff_trt.runtime.styled_parts import StyledParts, close_styled, open_styled
 from live2diff_trt.runtime.tick import Tick
-from live2diff_trt.runtime.tick_graphs import GraphsOfRows, TickGraphs
+from live2diff_trt.runtime.tick_graphs import GraphsOfRows
 from live2diff_trt.runtime.unet_session import UNetSession
 
 if TYPE_CHECKING:
@@ -125,13 +125,12 @@ class CudaPipeline:
         self._rows = StreamRows(spec.steps, guidance.kind)
         self._batch = StreamBatch(spec.steps)
         # Run once before it is recorded, so that everything late is loaded. That waits for all that opening enqueued,
-        # so no lane has to; graphs run only behind warm-up's fork.
+        # so no lane has to; ticks run only behind warm-up's fork.
         of_kinds = [StreamRows(spec.steps, kind) for kind in sorted(room.kinds)]
-        for rows in of_kinds:
-            for tick in (parts.tick, *(() if parts.spare is None else (parts.spare.tick,))):
-                tick.with_rows(rows).enqueue(parts.memory.stream)
+        for tick in (parts.tick, *(() if parts.spare is None else (parts.spare.tick,))):
+            tick.enqueue_once(parts.memory.stream, of_kinds)
         parts.memory.stream.sync()
-        self._graphs = GraphsOfRows(self._rows, {rows: self._capture(rows) for rows in of_kinds})
+        self._graphs = self._capture_all(parts.tick, self._rows, of_kinds)
         self._held: PreparedStyle | None = None  # by the plans in use, where styles are exchanged in place
         self._is_warm = False
         self._closed = False
@@ -173,7 +172,7 @@ class CudaPipeline:
         """Capture the ticks of other rows, while frames are on their way: nothing runs, and nothing is waited for."""
         self._make_current()
         rows = StreamRows(len(step_list), kind)
-        self._graphs.prepare(rows, lambda: self._capture(rows))
+        self._graphs.prepare(rows, lambda: self.parts.tick.with_rows(rows).capture(self.parts.memory))
 
     def change_rows(self, step_list: tuple[int, ...], guidance: Guidance) -> None:
         """Go on with rows that were prepared, warmed up from the newest frames. Waits for the device."""
@@ -199,11 +198,11 @@ class CudaPipeline:
         exchange.finish(slot, lanes.enter)
         lanes.join()
         self.parts.newest.settle(lanes.denoise, streamed)
-        self.parts.tick.warm_up_again(lanes.denoise)
+        self.parts.tick.warm_up_again(lanes.denoise, self._graphs.run_pass)
         lanes.fork()
 
     def prepare_style(self, weights: StyledWeights, check: Callable[[], None]) -> Callable[[], None]:
-        """Let the spare plans hold a style, and capture their tick, beside frames on their way; return what swaps both.
+        """Let the spare plans hold a style, and capture them, beside frames on their way; return what swaps both.
 
         Without spare plans, return what exchanges the weights of those in use. Plans that can't be refitted are built
         anew first, if that was never done for this style; the log says how far that is. Where streams share plans of
@@ -223,9 +222,8 @@ class CudaPipeline:
         held.exchange(style, spare.unet.plans, stream)
         if held.must_rehearse:
             return lambda: self._swap_in(spare, weights)
-        rows = self._rows
-        graphs = spare.tick.with_rows(rows).capture(self.parts.memory)
-        return lambda: self._swap_in(spare, weights, GraphsOfRows(rows, {rows: graphs}))
+        graphs = self._capture_all(spare.tick, self._rows)
+        return lambda: self._swap_in(spare, weights, graphs)
 
     def _prepare_contexts(self, weights: StyledWeights, opened: OpenedPlans) -> Callable[[], None]:
         """Make contexts of plans that hold a style; return what goes on with them."""
@@ -285,17 +283,20 @@ class CudaPipeline:
         self._negative_prompt = None  # it was encoded by another text encoder
 
     def _rehearse(self, parts: SessionParts | StyledParts) -> GraphsOfRows:
-        """Run plans that hold other weights once, so that everything late is loaded, and capture a tick of them.
+        """Run plans that hold other weights once, so that everything late is loaded, and capture them.
 
         Nothing that outlives a tick is written.
         """
-        stages, rows = parts.stages, self._rows
+        stages = parts.stages
         stages.embed_depth_latent(self.parts.memory.stream, stages.depth_features)  # warm-up bound it to the UNet's
         parts.unet.rehearse()
-        return GraphsOfRows(rows, {rows: parts.tick.with_rows(rows).capture(self.parts.memory)})
+        return self._capture_all(parts.tick, self._rows)
 
-    def _capture(self, rows: StreamRows) -> TickGraphs:
-        return self.parts.tick.with_rows(rows).capture(self.parts.memory)
+    def _capture_all(self, tick: Tick, rows: StreamRows, others: Sequence[StreamRows] = ()) -> GraphsOfRows:
+        """Capture a tick of the rows that will be in effect, and of others, and a pass of warm-up."""
+        memory = self.parts.memory
+        captured = {one: tick.with_rows(one).capture(memory) for one in dict.fromkeys((rows, *others))}
+        return GraphsOfRows(rows, captured, tick.capture_warm_up(memory))
 
     def set_guidance(self, guidance: Guidance) -> None:
         """Guide by another scale, delta or negative prompt, from the next tick on. Nothing is waited for."""
@@ -330,7 +331,7 @@ class CudaPipeline:
         lanes.join()
         for missing in range(frames, self.spec.sink):
             stages.repeat_first(lanes.denoise, frames - 1, missing)
-        self.parts.tick.warm_up(lanes.denoise)
+        self.parts.tick.warm_up(lanes.denoise, self._graphs.run_pass)
         lanes.fork()
         self._is_warm = True
         pictures: list[Pending] = []

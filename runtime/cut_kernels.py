@@ -81,19 +81,19 @@ class CutKernels:
     def tick(self, stream: Stream, cut: Cut, rows: int) -> None:
         """Compute a cut for the rows of a tick; temporal attention writes the new slots into the ring, in place."""
         if isinstance(cut, TemporalAttentionCut):
-            self._kernels.streaming_attention(
-                stream, **self._temporal(cut, rows), parameters=self._parameters, heads=self._spec.heads
-            )
+            tensors = self._temporal(cut, rows, self._ring.row_addresses)
+            self._kernels.streaming_attention(stream, **tensors, parameters=self._parameters, heads=self._spec.heads)
         else:
             self._run(stream, cut, rows, self._conditions.tick_rows)
 
-    def warm_up(self, stream: Stream, cut: Cut, row: int) -> None:
-        """Compute a cut for the warm-up frames at a row's step, under its prompt; its sink is filled in place."""
+    def warm_up(self, stream: Stream, cut: Cut) -> None:
+        """Compute a cut for the warm-up frames as the row that was aimed at; its sink is filled in place."""
         rows = self._spec.sink
         if isinstance(cut, TemporalAttentionCut):
-            self._kernels.warm_up_attention(stream, **self._temporal(cut, rows), row=row, heads=self._spec.heads)
+            tensors = self._temporal(cut, rows, self._ring.sink_addresses)
+            self._kernels.warm_up_attention(stream, **tensors, row=0, heads=self._spec.heads)
         else:
-            self._run(stream, cut, rows, lambda name: self._conditions.warm_up_rows(name, row))
+            self._run(stream, cut, rows, self._conditions.warm_up_rows)
 
     def _run(self, stream: Stream, cut: Cut, rows: int, hoisted: Callable[[str], DeviceTensor]) -> None:
         """Compute what does not look at other frames; a view computes nothing."""
@@ -117,13 +117,15 @@ class CutKernels:
         elif isinstance(cut, GatedGeluCut):
             self._kernels.gated_gelu(stream, x=self._tokens(cut.x, rows), out=self._tokens(cut.out, rows))
 
-    def _temporal(self, cut: TemporalAttentionCut, rows: int) -> dict[str, Any]:
+    def _temporal(
+        self, cut: TemporalAttentionCut, rows: int, addresses: Callable[[str, str], DeviceTensor]
+    ) -> dict[str, Any]:
         tensors = {"q": cut.q, "k": cut.k, "v": cut.v, "out": cut.out}
         return {
             **{name: self._tokens(tensor, rows) for name, tensor in tensors.items()},
             "tables": tuple(self._constants[name] for name in cut.tables),
-            "past_k_rows": self._ring.row_addresses("k", cut.place),
-            "past_v_rows": self._ring.row_addresses("v", cut.place),
+            "past_k_rows": addresses("k", cut.place),
+            "past_v_rows": addresses("v", cut.place),
         }
 
     def _tokens(self, name: str, rows: int) -> DeviceTensor:

@@ -1,6 +1,7 @@
 """What is hoisted out of the tick, on the device: time projections per step list, cross-attention's k and v per prompt.
 
-Plans take them per row, so each lies there once for every row of a chunk.
+Plans take them per row, so each lies there once for every row of a chunk. A captured pass of warm-up reads its own from
+the same place, whichever row it is for; so they are copied there before each pass, a block at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from cuda.core import Stream
 from numpy.typing import NDArray
 
 from live2diff_trt.bundle import signature
@@ -24,6 +26,9 @@ HOISTED = ("time_embed", "text_encoder", "prompt_kv")
 """What runs once per step list or prompt. Recordings bring encoded prompts: they have no text encoder."""
 _TURNS = 5
 """Of text on its way up: as many as there are slots of frames with three lanes, so none is waited for."""
+_WARM_UP_TIME, _WARM_UP_PROMPT = "time in warm-up", "prompt in warm-up"
+"""What warm-up's next pass reads. Where there is no negative prompt, it reads the prompt where that lies."""
+_PROMPT, _NEGATIVE_PROMPT = "prompt", "negative prompt"
 Named = dict[str, DeviceTensor]
 
 
@@ -54,14 +59,18 @@ class DeviceConditions:
         self._plans = plans
         self._warm_up_rows = warm_up_rows
         self._rows = StreamRows(spec.steps)
-        blocks = {
-            name: layout.at(memory.allocate("conditions", layout.nbytes), memory.device_id)
-            for name, layout in condition_layouts(spec, room, tick_rows, warm_up_rows).items()
+        layouts = condition_layouts(spec, room, tick_rows, warm_up_rows)
+        self._bytes = {
+            name: layout.bytes_at(memory.allocate("conditions", layout.nbytes), memory.device_id)
+            for name, layout in layouts.items()
         }
-        self._tick_time, self._warm_up_time = blocks["time in a tick"], blocks["time in warm-up"]
-        self._prompt, self._single = blocks["prompt"], blocks["single"]
-        self._negative_prompt: Named = blocks.get("negative prompt", {})
+        blocks = {name: layout.at(self._bytes[name].address, memory.device_id) for name, layout in layouts.items()}
+        self._tick_time, self._warm_up_time = blocks["time in a tick"], blocks[_WARM_UP_TIME]
+        self._step_time = [blocks[_time_at(step)] for step in range(room.max_steps)]
+        self._prompt, self._single = blocks[_PROMPT], blocks["single"]
+        self._negative_prompt: Named = blocks.get(_NEGATIVE_PROMPT, {})
         self._tick_prompt: Named = blocks.get("prompt in a tick", {})
+        self._warm_up_prompt = blocks.get(_WARM_UP_PROMPT, self._prompt)
         self._staging = PinnedTurns(memory.device, _TURNS, dense_bytes(self._single["text_embeddings"]))
         self._bind_hoisted_plans(plans)
 
@@ -79,9 +88,8 @@ class DeviceConditions:
         for step, timestep in enumerate(timesteps):
             self._memory.upload(self._single["timesteps"], timestep[None])
             self._enqueue("time_embed")
-            first = step * self._warm_up_rows
             self._spread(self._tick_time, [row for row, at in enumerate(rows.step_of_row) if at == step])
-            self._spread(self._warm_up_time, range(first, first + self._warm_up_rows))
+            self._spread(self._step_time[step], range(self._warm_up_rows))
         self._give_prompt(self._prompt, range(rows.steps))
         self._give_prompt(self._negative_prompt, range(rows.steps, rows.count))
         self._memory.stream.sync()
@@ -111,11 +119,17 @@ class DeviceConditions:
         shared = {} if self._tick_prompt else self._prompt
         return {**{name: rows.chunk(chunk).address for name, rows in own.items()}, **_addresses(shared)}
 
-    def warm_up_inputs(self, row: int) -> dict[str, int]:
-        """Return the addresses of what any chunk takes in warm-up's pass at a row's step and under its prompt."""
+    def aim_warm_up(self, stream: Stream, row: int) -> None:
+        """Let warm-up's next pass be at a row's step and under its prompt, in the stream's order."""
         step = self._rows.step_of_row[row]
-        time = {name: rows.chunk(step).address for name, rows in self._warm_up_time.items()}
-        return {**time, **_addresses(self._prompt_of(row))}
+        copy_on_device(stream, self._bytes[_WARM_UP_TIME], self._bytes[_time_at(step)])
+        if _WARM_UP_PROMPT in self._bytes:
+            prompt = _PROMPT if row < self._rows.steps else _NEGATIVE_PROMPT
+            copy_on_device(stream, self._bytes[_WARM_UP_PROMPT], self._bytes[prompt])
+
+    def warm_up_inputs(self) -> dict[str, int]:
+        """Return the addresses of what any chunk takes in a pass of warm-up."""
+        return _addresses({**self._warm_up_time, **self._warm_up_prompt})
 
     def tick_rows(self, name: str) -> DeviceTensor:
         """Return an input of a tick's rows for kernels: a time projection, [rows, channels], or of the prompt.
@@ -126,19 +140,16 @@ class DeviceConditions:
             return self._tick_time[name]
         return (self._tick_prompt or self._prompt)[name]
 
-    def warm_up_rows(self, name: str, row: int) -> DeviceTensor:
-        """Return the same for warm-up's pass as a row; a time projection is [1, channels]: for all frames."""
-        if name in self._prompt:
-            return self._prompt_of(row)[name]
-        one = self._warm_up_time[name].chunk(self._rows.step_of_row[row]).row(0)
+    def warm_up_rows(self, name: str) -> DeviceTensor:
+        """Return the same for a pass of warm-up; a time projection is [1, channels]: for all frames."""
+        if name in self._warm_up_prompt:
+            return self._warm_up_prompt[name]
+        one = self._warm_up_time[name].row(0)
         return one.reshape(1, *one.shape)
 
     def close(self) -> None:
         """Free the pinned memory; closing twice is harmless."""
         self._staging.close()
-
-    def _prompt_of(self, row: int) -> Named:
-        return self._prompt if row < self._rows.steps else self._negative_prompt
 
     def _send(self, name: str, values: NDArray[Any]) -> None:
         target = self._single[name]
@@ -181,14 +192,19 @@ def condition_layouts(spec: StreamSpec, room: StreamRoom, tick_rows: int, warm_u
     text = {tensor.name: _fixed(tensor, spec.prompt_tokens) for tensor in _text_tensors(spec)}
     blocks = {
         "time in a tick": _block(time, room.unet_rows, tick_rows),
-        "time in warm-up": _block(time, room.max_steps * warm_up_rows, warm_up_rows),
-        "prompt": _block(prompt, max(tick_rows, warm_up_rows)),
+        **{name: _block(time, warm_up_rows) for name in (_WARM_UP_TIME, *map(_time_at, range(room.max_steps)))},
+        _PROMPT: _block(prompt, max(tick_rows, warm_up_rows)),
         "single": BlockLayout({"timesteps": TensorLayout((1,), "int32"), **time, **text, **prompt}),
     }
     if room.asks_the_unet:
-        blocks["negative prompt"] = _block(prompt, warm_up_rows)
+        # Then no tick reads the prompt where it lies; and what is copied to one place is of one layout.
+        blocks |= dict.fromkeys((_PROMPT, _NEGATIVE_PROMPT, _WARM_UP_PROMPT), _block(prompt, warm_up_rows))
         blocks["prompt in a tick"] = _block(prompt, room.unet_rows, tick_rows)
     return blocks
+
+
+def _time_at(step: int) -> str:
+    return f"time at step {step}"
 
 
 def _addresses(tensors: Named) -> dict[str, int]:

@@ -13,6 +13,7 @@ from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.device_unet import DeviceUNet
 from live2diff_trt.runtime.guidance import Guidance
 from live2diff_trt.runtime.stream_rows import StreamRoom, StreamRows
+from live2diff_trt.runtime.tick_graphs import Work
 
 
 class DeviceGuidance:
@@ -36,8 +37,14 @@ class DeviceGuidance:
         origins = self._buffers["origins"]
         return replace(origins, shape=(rows.steps, *origins.shape[1:]))
 
-    def ask(self, stream: Stream, unet: DeviceUNet, step: int) -> DeviceTensor | None:
+    def ask(self, stream: Stream, unet: DeviceUNet, step: int, run_pass: Work) -> DeviceTensor | None:
         """Run the warm-up frames under the negative prompt, if it has a row at this step, and fill that row's sink.
+
+        Args:
+            stream: where to enqueue.
+            unet: that is asked.
+            step: of denoising.
+            run_pass: enqueues what ``unet.warm_up`` does.
 
         Returns:
             What the UNet gave, [sink, channels, height, width], kept until the next call; None where there is no row.
@@ -45,7 +52,8 @@ class DeviceGuidance:
         rows = unet.rows
         if step not in rows.negative_steps:
             return None
-        unet.warm_up(stream, rows.steps + rows.negative_steps.index(step))
+        unet.aim_warm_up(stream, rows.steps + rows.negative_steps.index(step))
+        run_pass(stream)
         kept = self._buffers["negative output"]
         for frame in range(kept.shape[0]):
             copy_on_device(stream, kept.row(frame), unet.warm_up_rows.model_output.row(frame))

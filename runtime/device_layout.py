@@ -61,6 +61,10 @@ class BlockLayout:
         """Bytes of the allocation."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
+    def bytes_at(self, address: int, device_id: int) -> DeviceTensor:
+        """Return an allocation at ``address`` as uint8 [bytes], so that all of it is copied at once."""
+        return DeviceTensor(address, (self.nbytes,), "uint8", device_id)
+
     def at(self, address: int, device_id: int) -> dict[str, DeviceTensor]:
         """Return every tensor's view of an allocation at ``address``."""
         views: dict[str, DeviceTensor] = {}

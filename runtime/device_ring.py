@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from cuda.core import Stream
 
 from live2diff_trt.bundle.spec import KvCacheSpec, StreamSpec
 from live2diff_trt.kernels.device_tensor import DeviceTensor
-from live2diff_trt.runtime.device import DeviceMemory, fill_with_zeros
+from live2diff_trt.runtime.device import DeviceMemory, copy_on_device, fill_with_zeros
 from live2diff_trt.runtime.device_layout import BlockLayout, TensorLayout
 from live2diff_trt.runtime.kv_window import KvWindow
 
@@ -16,7 +17,8 @@ SIDES = ("k", "v")
 class DeviceKvRing:
     """The kv-caches of a stream's rows, in one allocation, and the count of what is in them.
 
-    Kernels find a row through a table of addresses, so that rows of several streams may share a launch.
+    Kernels find a row through a table of addresses, so that rows of several streams may share a launch. Those of
+    warm-up find the row whose sink they fill through tables of one entry, so that one captured pass fills any row's.
 
     Args:
         memory: where to allocate.
@@ -34,6 +36,8 @@ class DeviceKvRing:
         self._address = memory.allocate("kv-cache ring", self._layout.nbytes)
         self._tensors = self._layout.at(self._address, memory.device_id)
         self._tables = self._upload_tables(memory, spec.kv_caches, rows)
+        self._sinks = self._upload_sinks(memory, spec.kv_caches, rows)
+        self._sink_tables = table_layout(spec.kv_caches, 1).at(self._sinks.address, memory.device_id)
 
     def past(self, side: str, place: str) -> DeviceTensor:
         """Return a view of the keys (``k``) or values (``v``) of one attention, [rows, window, positions, channels]."""
@@ -42,6 +46,14 @@ class DeviceKvRing:
     def row_addresses(self, side: str, place: str) -> DeviceTensor:
         """Return the table of where each row's block lies, uint64 [rows], on the device."""
         return self._tables[_name(side, place)]
+
+    def sink_addresses(self, side: str, place: str) -> DeviceTensor:
+        """Return the table of where the one row's block lies that warm-up was aimed at last, uint64 [1]."""
+        return self._sink_tables[_name(side, place)]
+
+    def aim_warm_up(self, stream: Stream, row: int) -> None:
+        """Let warm-up's next pass fill the sink of a row, in the stream's order."""
+        copy_on_device(stream, self._sinks.row(0), self._sinks.row(1 + row))
 
     def count_rows(self, rows: int) -> None:
         """Count frames in so many rows from here on, none of which has any; no more than the ring holds."""
@@ -62,6 +74,16 @@ class DeviceKvRing:
             memory.upload(table, np.array([past.row(row).address for row in range(rows)], np.uint64))
         return tables
 
+    def _upload_sinks(self, memory: DeviceMemory, caches: tuple[KvCacheSpec, ...], rows: int) -> DeviceTensor:
+        layout = sink_layout(caches, rows)
+        sinks = layout.at(memory.allocate("kv-cache ring", layout.nbytes), memory.device_id)
+        addresses = np.zeros(layout.shape, np.uint8).view(np.uint64)
+        for name, table in table_layout(caches, 1).at(0, memory.device_id).items():
+            past = self._tensors[name]
+            addresses[1:, table.address // table.item_bytes] = [past.row(row).address for row in range(rows)]
+        memory.upload(sinks, addresses.view(np.uint8))
+        return sinks
+
 
 def ring_layout(spec: StreamSpec, rows: int) -> BlockLayout:
     """Return where each cache of ``rows`` rows lies."""
@@ -77,6 +99,11 @@ def ring_layout(spec: StreamSpec, rows: int) -> BlockLayout:
 def table_layout(caches: tuple[KvCacheSpec, ...], rows: int) -> BlockLayout:
     """Return where each cache's table of row addresses lies."""
     return BlockLayout({_name(side, cache.name): TensorLayout((rows,), "uint64") for cache in caches for side in SIDES})
+
+
+def sink_layout(caches: tuple[KvCacheSpec, ...], rows: int) -> TensorLayout:
+    """Return where tables of one entry lie, each cache's: first those of the row that is aimed at, then every row's."""
+    return TensorLayout((1 + rows, table_layout(caches, 1).nbytes), "uint8")
 
 
 def _name(side: str, place: str) -> str:

@@ -56,8 +56,14 @@ class DeviceUNet(Protocol):
     def tick(self, stream: Stream) -> None:
         """Run all rows over the ring; the new slots are written into it in place."""
 
-    def warm_up(self, stream: Stream, row: int) -> None:
-        """Run the warm-up frames at a row's denoising step, under its prompt, and fill that row's sink in place."""
+    def aim_warm_up(self, stream: Stream, row: int) -> None:
+        """Let warm-up's next pass be at a row's denoising step, under its prompt, and fill that row's sink."""
+
+    def warm_up(self, stream: Stream) -> None:
+        """Run the warm-up frames as the row that was aimed at, and fill its sink in place.
+
+        Every such pass enqueues the same work over the same addresses: captured once, it is that of every row.
+        """
 
 
 def row_layout(spec: StreamSpec, rows: int, chunk_rows: int) -> BlockLayout:

@@ -13,7 +13,7 @@ from live2diff_trt.runtime.cut_kernels import KERNEL_CONSTANTS, STATISTICS, cons
 from live2diff_trt.runtime.device_conditions import condition_layouts
 from live2diff_trt.runtime.device_frames import SOURCE_BYTES
 from live2diff_trt.runtime.device_guidance import guidance_layout
-from live2diff_trt.runtime.device_ring import ring_layout, table_layout
+from live2diff_trt.runtime.device_ring import ring_layout, sink_layout, table_layout
 from live2diff_trt.runtime.device_stages import stage_layout
 from live2diff_trt.runtime.device_unet import row_layout
 from live2diff_trt.runtime.errors import DeviceMemoryError
@@ -109,9 +109,10 @@ def estimate_session(
     styled = sum(size for name, size in measured["weight_bytes"].items() if name not in KEPT_PLANS)
     for purpose, size in shared.items():
         shared[purpose] = size + (weight_sets - 1) * (styled if purpose == "weights" else size)
+    tables = table_layout(spec.kv_caches, in_chunks).nbytes + sink_layout(spec.kv_caches, in_chunks).nbytes
     own = {
         "scratch": sum(lane_scratch(measured, overlap=overlap).values()),
-        "kv-cache ring": ring_layout(spec, in_chunks).nbytes + table_layout(spec.kv_caches, in_chunks).nbytes,
+        "kv-cache ring": ring_layout(spec, in_chunks).nbytes + tables,
         "conditions": sum(layout.nbytes for layout in condition_layouts(spec, room, rows, warm_up_rows).values()),
         "pictures": stage_layout(spec).nbytes,
         "newest frames": newest_layout(spec).nbytes,

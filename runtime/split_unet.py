@@ -73,6 +73,7 @@ class SplitUNet:
         self._plans = plans
         self._sink = spec.sink
         self._form = form
+        self._ring = ring
         self._conditions = conditions
         crossing = _place_crossing(memory, form)
         self._cuts = CutKernels(
@@ -108,14 +109,14 @@ class SplitUNet:
         """Run all rows over the ring; the new slots are written into it in place."""
         self._run(stream, self.rows.count, self._conditions.tick_inputs, self.compute)
 
-    def warm_up(self, stream: Stream, row: int) -> None:
-        """Run the warm-up frames at a row's denoising step, under its prompt, and fill that row's sink in place."""
-        self._run(
-            stream,
-            self._sink,
-            lambda _: self._conditions.warm_up_inputs(row),
-            lambda stream, cut: self._cuts.warm_up(stream, cut, row),
-        )
+    def aim_warm_up(self, stream: Stream, row: int) -> None:
+        """Let warm-up's next pass be at a row's denoising step, under its prompt, and fill that row's sink."""
+        self._ring.aim_warm_up(stream, row)
+        self._conditions.aim_warm_up(stream, row)
+
+    def warm_up(self, stream: Stream) -> None:
+        """Run the warm-up frames as the row that was aimed at, and fill its sink in place."""
+        self._run(stream, self._sink, lambda _: self._conditions.warm_up_inputs(), self._cuts.warm_up)
 
     def compute(self, stream: Stream, cut: Cut) -> None:
         """Let the kernel of one cut run over the rows of a tick."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from live2diff_trt.runtime.device_unet import DeviceUNet
 from live2diff_trt.runtime.lanes import Lanes
 from live2diff_trt.runtime.newest_frames import NewestFrames
 from live2diff_trt.runtime.stream_rows import StreamRows
-from live2diff_trt.runtime.tick_graphs import TickGraphs, TickPart
+from live2diff_trt.runtime.tick_graphs import CapturedWork, TickGraphs, TickPart, Work
 
 
 class TickConstants:
@@ -128,6 +129,23 @@ class Tick:
         whole = TickPart(self.enqueue, self._lanes.denoise)
         return TickGraphs(memory, self._parts if self._lanes.overlap else (whole,))
 
+    def capture_warm_up(self, memory: DeviceMemory) -> CapturedWork:
+        """Record a pass of warm-up through the UNet: the same one for every row, of any steps and kind of guidance.
+
+        Nothing is run, so it may be done while ticks are on their way. One was enqueued before.
+        """
+        return CapturedWork(memory, self._unet.warm_up)
+
+    def enqueue_once(self, stream: Stream, kinds: Iterable[StreamRows]) -> None:
+        """Enqueue all that is captured later, so that nothing of it has to be loaded then: ticks of rows, and a pass.
+
+        What they write is to be forgotten.
+        """
+        for rows in kinds:
+            self.with_rows(rows).enqueue(stream)
+        self._unet.aim_warm_up(stream, 0)
+        self._unet.warm_up(stream)
+
     def enqueue(self, stream: Stream) -> None:
         """Enqueue a whole tick on one stream."""
         for part in self._parts:
@@ -180,33 +198,37 @@ class Tick:
         """Decode the latent that leaves."""
         self._stages.decode(stream, self._leaving)
 
-    def warm_up(self, stream: Stream) -> None:
-        """Denoise the first frames together, from their clean latents to ``finished``, and fill every row's sink."""
+    def warm_up(self, stream: Stream, run_pass: Work) -> None:
+        """Denoise the first frames together, from their clean latents to ``finished``, and fill every row's sink.
+
+        ``run_pass`` launches what ``capture_warm_up`` recorded.
+        """
         stages, rows = self._stages, self._unet.warm_up_rows
         self._take_parameters(stream)
         stages.measure_depth(stream, of_first_frames=True)
         for frame in range(self._spec.sink):
             stages.embed_depth(stream, rows.depth_features.row(frame), first_frame=frame)
             self._newest.keep_first(stream, frame)
-        self._fill_sinks(stream)
+        self._fill_sinks(stream, run_pass)
 
-    def warm_up_again(self, stream: Stream) -> None:
-        """Fill every row's sink anew, from the newest frames where ``NewestFrames.settle`` put them."""
+    def warm_up_again(self, stream: Stream, run_pass: Work) -> None:
+        """Fill every row's sink anew, from the newest frames where ``NewestFrames.settle`` put them; as ``warm_up``."""
         stages, rows = self._stages, self._unet.warm_up_rows
         self._take_parameters(stream)
         for frame in range(self._spec.sink):
             self._newest.give_back(stream, frame)
             stages.embed_depth_latent(stream, rows.depth_features.row(frame))
-        self._fill_sinks(stream)
+        self._fill_sinks(stream, run_pass)
 
-    def _fill_sinks(self, stream: Stream) -> None:
+    def _fill_sinks(self, stream: Stream, run_pass: Work) -> None:
         """Denoise the latents that are clean together, step by step."""
         stages, rows = self._stages, self._unet.warm_up_rows
         for step in range(self._unet.rows.steps):
             clean = stages.clean if step == 0 else stages.x0
             self._kernels.enter_warm_up(stream, clean=clean, sample=rows.sample, row=step, **self._shared())
-            negative_output = self._guidance.ask(stream, self._unet, step)
-            self._unet.warm_up(stream, step)
+            negative_output = self._guidance.ask(stream, self._unet, step, run_pass)
+            self._unet.aim_warm_up(stream, step)
+            run_pass(stream)
             self._kernels.lcm_step_warm_up(
                 stream,
                 sample=rows.sample,

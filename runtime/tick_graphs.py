@@ -1,4 +1,4 @@
-"""Work as CUDA graphs: what is captured once, and launched in every tick."""
+"""Work as CUDA graphs: what is captured once, and launched in every tick or in every pass of warm-up."""
 
 from __future__ import annotations
 
@@ -35,6 +35,32 @@ def record_work(memory: DeviceMemory, work: Work) -> Graph:
     return graph
 
 
+class CapturedWork:
+    """Work as it was captured. Owner of the graph.
+
+    Args:
+        memory: where it is uploaded.
+        work: that ran before.
+    """
+
+    def __init__(self, memory: DeviceMemory, work: Work) -> None:
+        self._graph = record_work(memory, work)
+        self._closed = False
+
+    def launch(self, stream: Stream) -> None:
+        """Enqueue the work on a stream; raise PlanError after ``close``."""
+        if self._closed:
+            raise PlanError(
+                "a stream's graphs are gone, because its plans' weights could not be restored", "Open it again"
+            )
+        self._graph.launch(stream)
+
+    def close(self) -> None:
+        """Free the graph; what was launched still runs. Closing twice is harmless."""
+        self._closed = True
+        self._graph.close()
+
+
 @dataclass(frozen=True)
 class TickPart:
     """A part of a tick's work, where it runs, and what it is ordered by.
@@ -69,24 +95,18 @@ class TickGraphs:
     """
 
     def __init__(self, memory: DeviceMemory, parts: Sequence[TickPart]) -> None:
-        self._graphs = [record_work(memory, part.work) for part in parts]
-        self._closed = False
-        self._parts = [replace(part, work=graph.launch) for part, graph in zip(parts, self._graphs, strict=True)]
+        self._works = [CapturedWork(memory, part.work) for part in parts]
+        self._parts = [replace(part, work=captured.launch) for part, captured in zip(parts, self._works, strict=True)]
 
     def launch(self) -> None:
         """Enqueue a tick; raise PlanError after ``close``."""
-        if self._closed:
-            raise PlanError(
-                "a tick's graphs are gone, because its plans' weights could not be restored", "Open it again"
-            )
         for part in self._parts:
             part.enqueue()
 
     def close(self) -> None:
         """Free the graphs; what was launched still runs. Closing twice is harmless."""
-        self._closed = True
-        for graph in self._graphs:
-            graph.close()
+        for captured in self._works:
+            captured.close()
 
 
 class GraphsOfRows:
@@ -95,12 +115,14 @@ class GraphsOfRows:
     Args:
         rows: of the UNet, that are in effect.
         captured: the graphs of these rows, and of others that stay ready as long.
+        warm_up: a pass of warm-up, which any rows have in common.
     """
 
-    def __init__(self, rows: StreamRows, captured: Mapping[StreamRows, TickGraphs]) -> None:
+    def __init__(self, rows: StreamRows, captured: Mapping[StreamRows, TickGraphs], warm_up: CapturedWork) -> None:
         self._rows = rows
         self._graphs = dict(captured)
         self._stay = frozenset(captured)
+        self._warm_up = warm_up
 
     def prepare(self, rows: StreamRows, capture: Callable[[], TickGraphs]) -> None:
         """Have graphs for other rows, in place of those that were prepared before; capture them unless they are there.
@@ -122,7 +144,12 @@ class GraphsOfRows:
         """Enqueue a tick."""
         self._graphs[self._rows].launch()
 
+    def run_pass(self, stream: Stream) -> None:
+        """Enqueue a pass of warm-up, for the row that the UNet was aimed at."""
+        self._warm_up.launch(stream)
+
     def close(self) -> None:
         """Free the graphs; what was launched still runs. Closing twice is harmless."""
         for graphs in self._graphs.values():
             graphs.close()
+        self._warm_up.close()

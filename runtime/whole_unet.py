@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 
@@ -66,8 +66,8 @@ class WholeUNet:
         self._room, self._warm_up = _place_rows(memory, spec, most_rows, chunk_rows)
         window = window_layout(spec, most_rows, chunk_rows)
         self._window = window.at(memory.allocate("rows", window.nbytes), memory.device_id)
-        self._tick_copies = self._upload_copies(memory, self._room)
-        self._warm_up_copies = self._upload_copies(memory, self._warm_up)
+        self._tick_copies = self._upload_copies(memory, self._room, ring.row_addresses)
+        self._warm_up_copies = self._upload_copies(memory, self._warm_up, ring.sink_addresses)
         self.rows = rows
         self.tick_rows = _rows_of(_first_rows(self._room, rows.count))
         self.warm_up_rows = _rows_of(self._warm_up)
@@ -95,11 +95,16 @@ class WholeUNet:
             self._run(stream, "unet", {**addresses, **self._past(chunk), **self._conditions.tick_inputs(chunk)})
         self._kernels.scatter_slots(stream, copies=self._tick_copies, rows=rows, parameters=self._parameters)
 
-    def warm_up(self, stream: Stream, row: int) -> None:
-        """Run the warm-up frames at a row's denoising step, under its prompt, and fill that row's sink in place."""
+    def aim_warm_up(self, stream: Stream, row: int) -> None:
+        """Let warm-up's next pass be at a row's denoising step, under its prompt, and fill that row's sink."""
+        self._ring.aim_warm_up(stream, row)
+        self._conditions.aim_warm_up(stream, row)
+
+    def warm_up(self, stream: Stream) -> None:
+        """Run the warm-up frames as the row that was aimed at, and fill its sink in place."""
         addresses = {name: tensor.address for name, tensor in self._warm_up.items()}
-        self._run(stream, "unet_warmup", {**addresses, **self._conditions.warm_up_inputs(row)})
-        self._kernels.scatter_sink(stream, copies=self._warm_up_copies, row=row)
+        self._run(stream, "unet_warmup", {**addresses, **self._conditions.warm_up_inputs()})
+        self._kernels.scatter_sink(stream, copies=self._warm_up_copies, row=0)
 
     def _run(self, stream: Stream, name: str, addresses: Mapping[str, int]) -> None:
         plan = self._plans[name]
@@ -116,9 +121,11 @@ class WholeUNet:
             for side in SIDES
         }
 
-    def _upload_copies(self, memory: DeviceMemory, rows: Named) -> DeviceTensor:
+    def _upload_copies(
+        self, memory: DeviceMemory, rows: Named, addresses: Callable[[str, str], DeviceTensor]
+    ) -> DeviceTensor:
         new = [
-            NewSlots(rows[f"new_{side}.{cache.name}"], self._ring.row_addresses(side, cache.name))
+            NewSlots(rows[f"new_{side}.{cache.name}"], addresses(side, cache.name))
             for cache in self._spec.kv_caches
             for side in SIDES
         ]

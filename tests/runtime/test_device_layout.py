@@ -68,6 +68,7 @@ def test_views_do_not_overlap_and_stay_inside(block: BlockLayout) -> None:
     assert taken[-1][1] <= BASE + block.nbytes
     assert all(end <= start for (_, end), (start, _) in pairwise(taken))
     assert block.nbytes == sum(layout.nbytes for layout in block.tensors.values())
+    assert block.bytes_at(BASE, device_id=3) == DeviceTensor(BASE, (block.nbytes,), "uint8", 3)
 
 
 @given(block=blocks)

@@ -64,8 +64,8 @@ def common_parts(ring_rows: int) -> dict[str, int]:
     return {
         "weights": 123,
         "scratch": 9000,  # shared by all plans, so the greediest decides
-        # 16 frames of 8 x 8 and of 2 x 16 values, both keys and values; a table of addresses for each.
-        "kv-cache ring": ring_rows * 16 * (2 * 64 * 2 + 2 * 32 * 2) + 4 * 256,
+        # 16 frames of 8 x 8 and of 2 x 16 values, both keys and values; tables of addresses.
+        "kv-cache ring": ring_rows * 16 * (2 * 64 * 2 + 2 * 32 * 2) + table_bytes(ring_rows),
         "pictures": sum(
             [
                 3 * 3 * 128 * 64 * 2,  # image, depth_picture, decoded
@@ -86,6 +86,11 @@ def common_parts(ring_rows: int) -> dict[str, int]:
     }
 
 
+def table_bytes(ring_rows: int) -> int:
+    """Four tables of addresses: of all rows, of each row alone, and of the one that warm-up is aimed at."""
+    return (1 + ring_rows + 1) * 4 * 256
+
+
 def prompt_bytes(rows: int) -> int:
     """Keys and values of the only cross-attention, 20 tokens of 10 channels; dense, each rounded up."""
     return 2 * -(-rows * 400 // 256) * 256
@@ -101,7 +106,7 @@ def test_the_split_form_by_hand(tmp_path: Path) -> None:
         SPEC, stored_plans(tmp_path, rows=2, split=True), MEASURED, room=StreamRoom(3), overlap=False
     )
     tick_time = 2 * (256 + 1024)  # chunks of 2 rows of 12 bytes and of 400
-    warm_up_time = 3 * (256 + 1024)  # a chunk for each step
+    warm_up_time = (3 + 1) * (256 + 1024)  # a chunk for each step, and what a pass reads
     assert estimate.parts == {
         **common_parts(ring_rows=4),
         "conditions": tick_time + warm_up_time + prompt_bytes(2) + SINGLE,
@@ -121,7 +126,7 @@ def test_the_whole_form_by_hand(tmp_path: Path) -> None:
         SPEC, stored_plans(tmp_path, rows=4, split=False), MEASURED, room=StreamRoom(3), overlap=False
     )
     tick_time = 256 + 1792  # 4 rows of 12 bytes and of 400
-    warm_up_time = 3 * (256 + 3328)
+    warm_up_time = (3 + 1) * (256 + 3328)
     slots = 2 * (8 * 128 + 8 * 64)  # 8 frames' new keys and values: 64 and 32 values in half precision
     warm_up = 8 * (2 * LATENT + FEATURES) + slots  # sample and model output, depth features
     window = 256 + 256 + 256  # 4 positions, 4 x 16 of them, 4 x 16 biases
@@ -144,7 +149,8 @@ def test_with_overlap_the_greediest_plan_of_each_lane_decides(tmp_path: Path) ->
 def test_the_ring_is_most_of_what_grows_with_the_steps(tmp_path: Path) -> None:
     stored = stored_plans(tmp_path, rows=1, split=True)
     sizes = [
-        estimate_session(SPEC, stored, MEASURED, room=StreamRoom(rows), overlap=False).parts["kv-cache ring"] - 4 * 256
+        estimate_session(SPEC, stored, MEASURED, room=StreamRoom(rows), overlap=False).parts["kv-cache ring"]
+        - table_bytes(rows)
         for rows in (3, 4, 8)
     ]
     assert sizes == [SPEC.with_step_list((30,)).cache_bytes * rows for rows in (3, 4, 8)]

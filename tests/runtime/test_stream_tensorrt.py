@@ -16,6 +16,7 @@ from live2diff_trt import Guidance, Stream, Transition
 from live2diff_trt.bundle.manifest import Bundle
 from live2diff_trt.engine.plan_manifest import Form
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
+from live2diff_trt.runtime import tick
 from live2diff_trt.runtime.cuda_session import estimate_for
 from live2diff_trt.runtime.errors import DeviceMemoryError, FrameError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
@@ -24,6 +25,7 @@ from live2diff_trt.runtime.paced_run import PacedRun
 from live2diff_trt.runtime.source import TestPatternSource
 from live2diff_trt.runtime.stream_rows import StreamRoom
 from tests.runtime.made_up_ends import KeepingSink
+from tests.runtime.test_tick_graphs import EnqueuedWork
 
 pytestmark = pytest.mark.gpu
 
@@ -147,6 +149,24 @@ def test_kinds_of_guidance_change_in_mid_stream_as_on_the_cpu(
     on_gpu = stream_with(TensorRTOptions(form=form, plans=plans, overlap=overlap))
     assert [frame.index for frame in on_gpu] == list(range(40))
     assert max(differences(on_gpu, stream_with(None))) < 4
+
+
+@on_and_off
+@pytest.mark.parametrize("form", ["split", "whole"])
+def test_a_captured_pass_of_warm_up_makes_the_bits_of_one_that_is_enqueued(
+    tiny_bundle: Path, plans: Path, monkeypatch: pytest.MonkeyPatch, form: Form, overlap: bool
+) -> None:
+    """All sinks that are filled: of a clip's first frames, and anew, under every kind of guidance."""
+    options = TensorRTOptions(form=form, plans=plans, overlap=overlap)
+
+    def stream_everything() -> list[FinishedFrame]:
+        kinds: tuple[GuidanceKind, ...] = ("full", "self", "initialize")
+        with Stream.open(tiny_bundle, options=options, guidance_kinds=kinds, max_steps=3) as stream:
+            return list(stream.run(change_kinds(stream, 30), ahead=stream.full_ahead))
+
+    found = stream_everything()
+    monkeypatch.setattr(tick, "CapturedWork", EnqueuedWork)
+    assert differences(found, stream_everything()) == [0] * 30
 
 
 @pytest.mark.parametrize("form", ["split", "whole"])
