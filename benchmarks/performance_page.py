@@ -50,7 +50,7 @@ def write_page(found: Sequence[Results], steps: Sequence[Step], docs: Path) -> P
     for name, figure in drawn.items():
         save_plot(figure, docs / PLOTS / name)
     page = docs / PAGE
-    page.write_text(render_page(found, steps, drawn.keys()), encoding="utf-8")
+    page.write_text(render_page(found, steps, drawn.keys()), encoding="utf-8", newline="\n")
     return page
 
 

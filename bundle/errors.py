@@ -35,6 +35,15 @@ class RestyleError(Live2DiffError):
     """Weights can't take the place of a bundle's: they are damaged, or another network's."""
 
 
+class NotWritableError(Live2DiffError):
+    """A file can't be written, or does not give way to the one that is to replace it."""
+
+    def __init__(self, path: object, error: OSError) -> None:
+        super().__init__(
+            f"{path} can't be written ({error})", "Close what has it open, free space there, or choose another place"
+        )
+
+
 class OutputExistsError(Live2DiffError):
     """Something is already where a file or bundle is to be written."""
 

@@ -174,7 +174,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         if path.name != MANIFEST_FILE
     }
     complete = Manifest(**{**vars(manifest), "files": files})
-    (folder / MANIFEST_FILE).write_text(json.dumps(complete.to_json(), indent=1), encoding="utf-8")
+    text = json.dumps(complete.to_json(), indent=1)
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8", newline="\n")  # the digest is of these bytes
 
 
 def hash_file(path: Path) -> str:
@@ -231,6 +232,15 @@ def _parse_manifest(folder: Path, text: bytes) -> Manifest:
 def _verify_file(path: Path, record: FileRecord) -> None:
     if not path.is_file():
         raise BundleError(f"the bundle lacks {path}", _EXPORT_AGAIN)
+    try:
+        _compare_file(path, record)
+    except OSError as error:
+        raise BundleError(
+            f"{path} can't be read ({error})", "Close what locks it, or mend its rights or disk"
+        ) from error
+
+
+def _compare_file(path: Path, record: FileRecord) -> None:
     size = path.stat().st_size
     if size != record.bytes:
         raise BundleError(

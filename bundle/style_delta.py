@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from safetensors.numpy import save_file
 from live2diff_trt import __version__
 from live2diff_trt.bundle.errors import OutputExistsError, RestyleError
 from live2diff_trt.bundle.manifest import PROMPT_PLACE
+from live2diff_trt.bundle.replaced import replacing_file
 
 FORMAT = "live2diff-trt style 1"
 _MAKE_AGAIN = "Make it again with `live2diff-trt restyle BUNDLE --out STYLE.safetensors`"
@@ -62,7 +62,7 @@ def write_style_delta(path: Path, delta: StyleDelta, *, overwrite: bool = False)
 
     Raises:
         OutputExistsError: if something is at ``path`` and ``overwrite`` is not given.
-        RestyleError: if it can't be written.
+        RestyleError: if it can't be written; on Windows, where a style that is in use can't be replaced, too.
     """
     if path.exists() and not overwrite:
         raise OutputExistsError(path)
@@ -74,14 +74,14 @@ def write_style_delta(path: Path, delta: StyleDelta, *, overwrite: bool = False)
         "prompt_template": delta.prompt_template,
         "sources": json.dumps(delta.sources),
     }
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(values, scratch, {**described, "sha256": _hash(described, values)})
-        scratch.replace(path)
+        with replacing_file(path) as scratch:
+            save_file(values, scratch, {**described, "sha256": _hash(described, values)})
     except (OSError, SafetensorError) as error:
-        raise RestyleError(f"{path} can't be written ({error})", "Free space there, or choose another place") from error
-    finally:
-        scratch.unlink(missing_ok=True)
+        raise RestyleError(
+            f"{path} can't be written ({error})",
+            "End the streams that use it, free space there, or choose another place",
+        ) from error
 
 
 def read_style_delta(path: Path) -> StyleDelta:
@@ -90,13 +90,9 @@ def read_style_delta(path: Path) -> StyleDelta:
     Its values are mapped from the file, which must not be written in place as long as they are in use.
     """
     described, values = _read(path)
-    if described.get("format") != FORMAT:
-        raise RestyleError(
-            f"{path} is no style of this version: its format is {described.get('format')!r}, not {FORMAT!r}",
-            _MAKE_AGAIN,
-        )
     sha256 = described.pop("sha256", "")
     if sha256 != _hash(described, values):
+        del values  # as long as the error is kept, the file would be mapped, and on Windows not be replaced
         raise RestyleError(f"{path} does not have the hash it records: it was changed or damaged", _MAKE_AGAIN)
     return StyleDelta(
         values,
@@ -113,23 +109,38 @@ def _read(path: Path) -> tuple[dict[str, str], Values]:
         raise RestyleError(f"there is no style at {path}", "Mend the path, or make one with `live2diff-trt restyle`")
     try:
         with safe_open(path, framework="numpy") as file:  # which checks the header
-            return dict(file.metadata() or {}), _map_tensors(path)
+            described = dict(file.metadata() or {})
+        _refuse_another_format(path, described.get("format"))
+        return described, _map_tensors(path)
     except (OSError, SafetensorError, KeyError) as error:
         raise RestyleError(f"{path} can't be read as safetensors ({error})", _MAKE_AGAIN) from error
 
 
+def _refuse_another_format(path: Path, found: str | None) -> None:
+    if found != FORMAT:
+        raise RestyleError(f"{path} is no style of this version: its format is {found!r}, not {FORMAT!r}", _MAKE_AGAIN)
+
+
 def _map_tensors(path: Path) -> Values:
     """Map every tensor from a file whose header was checked; safetensors itself would copy them, one by one."""
-    data = np.memmap(path, np.uint8, "r")
-    begin = 8 + int.from_bytes(data[:8].tobytes(), "little")  # of the data, behind the header's length and the header
-    header = json.loads(data[8:begin].tobytes())
-    header.pop("__metadata__", None)
+    header, begin = _read_header(path)
+    dtypes = {name: _DTYPES[tensor["dtype"]] for name, tensor in header.items()}
+    data = np.memmap(path, np.uint8, "r")  # nothing is refused any more: an error would keep the file mapped
     found: dict[str, NDArray[Any]] = {}
     for name, tensor in header.items():
         first, end = tensor["data_offsets"]
-        values: NDArray[Any] = data[begin + first : begin + end].view(_DTYPES[tensor["dtype"]])
+        values: NDArray[Any] = data[begin + first : begin + end].view(dtypes[name])
         found[name] = np.asarray(values.reshape(tensor["shape"]))
     return found
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return what is said of each tensor, and where the data begin: behind the header's length and the header."""
+    with path.open("rb") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(header_bytes))
+    header.pop("__metadata__", None)
+    return header, 8 + header_bytes
 
 
 def _hash(described: Mapping[str, str], values: Values) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -145,4 +145,8 @@ def _open_network(
     with tempfile.TemporaryDirectory(prefix="live2diff-conformance-") as scratch:
         write_unet_graphs(Path(scratch), unet, spec)
         del unet  # ONNX Runtime holds its own copy of the weights
-        yield OnnxNetwork(OnnxGraphs(Path(scratch), bundle_signatures(spec), OnnxRuntimeOptions()), spec)
+        # The graphs are closed before the folder is removed whose files they map: Windows would not remove those.
+        with closing(
+            OnnxNetwork(OnnxGraphs(Path(scratch), bundle_signatures(spec), OnnxRuntimeOptions()), spec)
+        ) as onnx_network:
+            yield onnx_network

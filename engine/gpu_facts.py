@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from live2diff_trt.bundle.replaced import replacing_file
 from live2diff_trt.engine.gpu import Gpu
 
 logger = logging.getLogger(__name__)
@@ -82,14 +81,11 @@ def _load(path: Path) -> bytes | None:
 
 
 def _save(path: Path, payload: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        scratch.write_bytes(_head(payload) + b"\n" + payload)
-        scratch.replace(path)
+        with replacing_file(path) as scratch:
+            scratch.write_bytes(_head(payload) + b"\n" + payload)
     except OSError as error:  # plans on a read-only disk still run
         logger.warning("%s can't be written (%s); the next start takes longer", path, error)
-        with suppress(OSError):
-            scratch.unlink()
 
 
 def _head(payload: bytes) -> bytes:

@@ -7,8 +7,6 @@ and renamed. It is opened only if its manifest, sizes and hashes agree with what
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from live2diff_trt import __version__
 from live2diff_trt.bundle.cache_folder import cache_root
 from live2diff_trt.bundle.manifest import FileRecord, hash_file
+from live2diff_trt.bundle.replaced import move_aside, name_beside, rename_folder
 from live2diff_trt.engine.arena import Arena
 from live2diff_trt.engine.errors import PlanStoreError
 from live2diff_trt.engine.gpu import Gpu
@@ -37,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 _ABANDONED_AFTER_SECONDS = 3600
 _PUBLISH_ATTEMPTS = 20
-_HASHING_THREADS = 8  # hashing lets go of the interpreter; three gigabytes take seconds in one thread
 """Of several builders at once, one succeeds in each attempt."""
+_HASHING_THREADS = 8  # hashing lets go of the interpreter; three gigabytes take seconds in one thread
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class PlanStore:
         """
         final = self.folder(key)
         self._remove_abandoned(final)
-        scratch = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        scratch = name_beside(final, "partial")
         try:
             scratch.mkdir(parents=True)
         except OSError as error:
@@ -181,7 +180,9 @@ class PlanStore:
         final = self.folder(key)
         for _ in range(_PUBLISH_ATTEMPTS):
             try:
-                scratch.rename(final)
+                rename_folder(scratch, final)
+            except PermissionError as error:
+                raise _not_writable(final, error) from error
             except OSError as error:  # each system has its own for "there is a folder already"
                 failure = error
             else:
@@ -235,6 +236,13 @@ def _parse(path: Path, key: PlanKey | None = None) -> PlanManifest:
 def _verify_file(path: Path, record: FileRecord, key: PlanKey) -> None:
     if not path.is_file():
         raise _refusal(key, f"the plans lack {path}")
+    try:
+        _compare_file(path, record, key)
+    except OSError as error:
+        raise _refusal(key, f"{path} can't be read ({error})") from error
+
+
+def _compare_file(path: Path, record: FileRecord, key: PlanKey) -> None:
     size = path.stat().st_size
     if size != record.bytes:
         raise _refusal(key, f"{path} has {size} bytes, its manifest says {record.bytes}: it is truncated or foreign")
@@ -265,20 +273,18 @@ def _not_writable(path: Path, error: OSError) -> PlanStoreError:
 
 def _remove_folder(folder: Path) -> None:
     """Take a folder away at once: it is renamed first, because no system replaces a folder that holds files."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.stale")
     try:
-        folder.rename(aside)
-    except FileNotFoundError:  # another process did it
-        return
+        aside = move_aside(folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _seconds_since_change(folder: Path) -> float:
     """Return the age of the newest file, so that a slow build is not taken for a dead one."""
     try:
         newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except FileNotFoundError:  # its owner is at work
+    except (FileNotFoundError, PermissionError):  # its owner is at work; what is on its way out is denied on Windows
         return 0.0
     return time.time() - newest

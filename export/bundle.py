@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,8 +16,9 @@ from torch import nn
 
 from live2diff_trt import __version__
 from live2diff_trt.bundle import signature
-from live2diff_trt.bundle.errors import OutputExistsError
+from live2diff_trt.bundle.errors import NotWritableError, OutputExistsError
 from live2diff_trt.bundle.manifest import TEXT_WEIGHTS_FILE, TOKENIZER_FILE, Manifest, write_manifest
+from live2diff_trt.bundle.replaced import move_aside, name_beside, rename_folder
 from live2diff_trt.bundle.spec import StreamSpec
 from live2diff_trt.export.autoencoder import VaeDecoderGraph, VaeEncoderGraph
 from live2diff_trt.export.check import GraphCheck, check_graph, check_unet
@@ -63,6 +63,7 @@ def export_bundle(
 
     Raises:
         OutputExistsError: if something is at ``out`` and ``overwrite`` is not given.
+        NotWritableError: if it can't be put there; on Windows, as long as a bundle that is there is in use, too.
         SpecError: if the preset's size, step list or dtype can't be had.
         ExportError: if a graph is not what its signature promises, or the check fails.
     """
@@ -145,15 +146,30 @@ def _complete_or_absent(out: Path, overwrite: bool) -> Iterator[Path]:
         raise ExportError(
             f"{out} is not a bundle, so it is not replaced", "Remove it yourself, or choose another place"
         )
-    scratch = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    scratch.mkdir(parents=True)
+    scratch = name_beside(out, "partial")
+    try:
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise NotWritableError(out, error) from error
     try:
         yield scratch
-        if out.exists():
-            shutil.rmtree(out)
-        scratch.rename(out)
+        _put_in_place(scratch, out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(scratch: Path, out: Path) -> None:
+    """Rename a folder to ``out``. A bundle that is there gives way as a whole; if it can't, as one in use, it stays."""
+    aside = None
+    try:
+        aside = move_aside(out)
+        rename_folder(scratch, out)
+    except OSError as error:
+        if aside is not None:
+            rename_folder(aside, out)
+        raise NotWritableError(out, error) from error
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _refuse_failed(checks: Sequence[GraphCheck]) -> None:

@@ -31,6 +31,10 @@ class OnnxNetwork:
         self._tick_prompt: Named = {}
         self._steps = spec.steps
 
+    def close(self) -> None:
+        """Let go of graphs, and so of the files that they map; closing twice is harmless."""
+        self.__dict__.clear()
+
     def set_steps(self, timesteps: NDArray[np.int32]) -> None:
         """Compute every resnet's time projection for the denoising steps, [rows] int32.
 

@@ -179,5 +179,6 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (av.error.FFmpegError, OSError) as error:
         raise SinkError(
-            f"{path} can't be written: {error.strerror}", "Check the free space and the rights there"
+            f"{path} can't be written: {error.strerror}",
+            "Check the free space and the rights there, and close what has its files open",
         ) from error

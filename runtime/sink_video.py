@@ -45,7 +45,8 @@ class VideoSink:
     Raises:
         OutputExistsError: ``path`` exists already.
         SinkError: the container is unknown, the size is odd, or the folder is missing; on entering, the file
-            can't be made; on leaving, its end can't be written.
+            can't be made; on leaving, its end can't be written, or what is at ``path`` does not give way, as a file
+            that is open on Windows: the video then stays where it grew.
     """
 
     def __init__(
@@ -116,8 +117,13 @@ class VideoSink:
 
     def _complete(self) -> None:
         self._finish()
-        with self._explained():
+        try:
             self.partial_path.replace(self.path)
+        except OSError as error:
+            raise SinkError(
+                f"{self.path} can't be replaced: {error.strerror}",
+                f"Close what has it open, and rename {self.partial_path}: that is the whole video",
+            ) from error
 
     def _keep_partial(self) -> None:
         """Close what an exception left behind. Nothing is raised here: it would hide that exception."""

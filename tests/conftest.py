@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.windows_files import imitate_windows_files
+
 if TYPE_CHECKING:
     from live2diff_trt.conformance.goldens import Goldens
 
@@ -36,6 +38,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are open or mapped can't be replaced, renamed or deleted, as on Windows."""
+    imitate_windows_files(monkeypatch)
 
 
 @pytest.fixture(scope="session")

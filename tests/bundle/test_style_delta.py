@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from live2diff_trt.bundle.errors import OutputExistsError, RestyleError
-from live2diff_trt.bundle.style_delta import StyleDelta, read_style_delta, write_style_delta
+from live2diff_trt.bundle.style_delta import FORMAT, StyleDelta, read_style_delta, write_style_delta
+from tests.windows_files import used_in
 
 VALUES: dict[str, NDArray[Any]] = {
     "a.weight": np.arange(6, dtype=np.float16).reshape(2, 3),
@@ -75,7 +76,8 @@ def test_what_is_no_style_is_refused(file: Path, tmp_path: Path) -> None:
 
 
 def test_values_of_a_kind_that_no_bundle_has_are_refused(tmp_path: Path) -> None:
-    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    tensor = {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}
+    header = json.dumps({"__metadata__": {"format": FORMAT}, "a": tensor}).encode()
     (tmp_path / "ink.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(RestyleError, match="can't be read as safetensors"):
         read_style_delta(tmp_path / "ink.safetensors")
@@ -91,3 +93,48 @@ def test_values_stay_what_they_were_when_their_file_is_replaced(file: Path) -> N
 def test_a_place_that_cant_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RestyleError, match="can't be written"):
         write_style_delta(tmp_path / "absent" / "ink.safetensors", DELTA)
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_a_style_in_use_stays_and_the_error_says_what_to_do(file: Path) -> None:
+    content, found = file.read_bytes(), read_style_delta(file)
+    assert used_in(file.parent) == [file.name]
+    with pytest.raises(RestyleError, match=r"can't be written .*being used.*End the streams that use it") as caught:
+        write_style_delta(file, StyleDelta({}, "4567"), overwrite=True)
+    assert isinstance(caught.value.__cause__, PermissionError)
+    assert [path.read_bytes() for path in file.parent.iterdir()] == [content]
+    assert all(found.values[name].tobytes() == values.tobytes() for name, values in VALUES.items())
+    del found
+    write_style_delta(file, StyleDelta({}, "4567"), overwrite=True)
+    assert read_style_delta(file).bundle_digest == "4567"
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_a_view_of_one_tensor_keeps_the_style_in_use(file: Path) -> None:
+    part = read_style_delta(file).values["a.weight"][1:]
+    with pytest.raises(RestyleError, match="being used"):
+        write_style_delta(file, DELTA, overwrite=True)
+    np.testing.assert_array_equal(part, VALUES["a.weight"][1:])
+    del part
+    write_style_delta(file, DELTA, overwrite=True)
+
+
+@pytest.mark.usefixtures("windows_files")
+@pytest.mark.parametrize("damage", ["another bit", "cut off", "another dtype", "another format"])
+def test_on_windows_a_style_that_was_refused_can_be_made_again_while_the_error_is_kept(file: Path, damage: str) -> None:
+    content = bytearray(file.read_bytes())
+    if damage == "another bit":
+        content[-1] ^= 1
+    elif damage == "cut off":
+        del content[-1:]
+    elif damage == "another dtype":
+        content = content.replace(b'"F32"', b'"U32"')
+    else:
+        content = content.replace(FORMAT.encode(), FORMAT[:-1].encode() + b"0")
+    file.write_bytes(content)
+    with pytest.raises(RestyleError) as kept:
+        read_style_delta(file)
+    assert used_in(file.parent) == []
+    write_style_delta(file, DELTA, overwrite=True)
+    assert kept.value.remedy.startswith("Make it again")
+    assert read_style_delta(file).bundle_digest == "0123"

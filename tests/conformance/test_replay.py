@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -170,3 +171,17 @@ def test_the_exported_graphs_replay_the_recording(goldens: Goldens, exported: Pa
     network = OnnxNetwork(OnnxGraphs(exported, bundle_signatures(spec), OnnxRuntimeOptions(threads=1)), spec)
     for replay in (replay_open_loop, replay_closed_loop):
         assert replay(spec, network, recording).worst.error < 1e-5
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_the_exported_graphs_are_removed_after_the_replay(
+    goldens: Goldens, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions map their weights from the folder, so they are closed before it is removed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(
+        "live2diff_trt.export.unet_graphs.write_unet_graphs",
+        lambda folder, *_: shutil.copytree(exported, folder, dirs_exist_ok=True),
+    )
+    assert run_conformance(goldens.folder, 2, "onnxruntime", tolerance=1e-4).passed
+    assert list(tmp_path.iterdir()) == []

@@ -7,17 +7,21 @@ import logging
 import os
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from live2diff_trt.bundle import replaced
+from live2diff_trt.bundle.replaced import name_beside, replacing_file
 from live2diff_trt.engine.errors import PlanStoreError
 from live2diff_trt.engine.gpu import Gpu
 from live2diff_trt.engine.plan_manifest import MANIFEST_FILE, PlanKey, PlanManifest
 from live2diff_trt.engine.store import PlanStore, StoredPlans, generator, record_files
+from tests.windows_files import is_possible_name, used_in
 
 KEY = PlanKey("0123456789abcdef" * 4, "tensorrt-rtx", "1.6.1.120", (8, 9), "split", rows=2)
 GPU = Gpu("NVIDIA GeForce RTX 4090", (8, 9), "580.65.06")
@@ -327,3 +331,107 @@ def test_facts_that_can_not_be_saved_are_only_a_warning(store: PlanStore, caplog
     with caplog.at_level(logging.WARNING):
         facts.save_runtime_caches({"one": b"kernels"})
     assert "can't be written" in caplog.text
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaced, "RENAME_PAUSE_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_plans_are_stored_found_replaced_and_kept_with_their_facts(store: PlanStore) -> None:
+    plans = build(store)
+    plans.facts(GPU).save_measured({"a": 1})
+    plans.facts(GPU).save_measured({"a": 2})
+    assert (plans.plan_bytes("unet"), list(plans.constants)) == (b"a plan", ["table"])
+    assert used_in(store.root) == []
+    again = build(store, content=b"new", overwrite=True)
+    assert (again.plan_bytes("unet"), again.facts(GPU).load_measured()) == (b"new", {})
+    with store.writing(KEY) as late:
+        fill(late, content=b"late")
+    assert store.open(KEY).plan_bytes("unet") == b"new"
+    assert names(store) == [KEY.folder_name]
+
+
+@pytest.mark.usefixtures("windows_files", "impatient")
+def test_on_windows_plans_in_use_stay_whole_and_the_error_says_what_to_do(store: PlanStore) -> None:
+    plans = build(store)
+    with (plans.folder / "unet.plan").open("rb"):
+        with pytest.raises(PlanStoreError, match=r"can't be written .*Access is denied.*Close what uses it"):
+            build(store, content=b"new", overwrite=True)
+        assert store.open(KEY).plan_bytes("unet") == b"a plan"
+    assert names(store) == [KEY.folder_name]
+    assert build(store, content=b"new", overwrite=True).plan_bytes("unet") == b"new"
+
+
+@pytest.mark.usefixtures("windows_files", "impatient")
+def test_on_windows_a_file_that_the_builder_left_open_is_an_error(store: PlanStore) -> None:
+    def build_and_forget(open_files: ExitStack) -> None:
+        with store.writing(KEY) as folder:
+            fill(folder)
+            open_files.enter_context((folder / "unet.plan").open("rb"))
+
+    with ExitStack() as open_files:
+        with pytest.raises(PlanStoreError, match="Access is denied"):
+            build_and_forget(open_files)
+        assert not store.folder(KEY).exists()
+    assert store.find(KEY.bundle_digest) == []
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_new_plans_wait_for_a_scanner_of_viruses(store: PlanStore) -> None:
+    """It opens every file that is new, for a moment, and a build that took minutes is not lost by that."""
+    with store.writing(KEY) as folder:
+        fill(folder)
+        scanned = (folder / "unet.plan").open("rb")
+        threading.Timer(0.25, scanned.close).start()
+    assert store.open(KEY).plan_bytes("unet") == b"a plan"
+    assert names(store) == [KEY.folder_name]
+
+
+@pytest.mark.usefixtures("windows_files")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_on_windows_many_builders_at_once_never_mix(store: PlanStore, overwrite: bool) -> None:
+    """They verify each other's plans meanwhile, and so have them open."""
+    test_many_builders_at_once_never_mix(store, overwrite)
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_facts_that_another_process_reads_are_not_replaced(
+    store: PlanStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    plans = build(store)
+    facts = plans.facts(GPU)
+    facts.save_measured({"a": 1})
+    (path,) = plans.folder.glob("measured-*")
+    with path.open("rb"), caplog.at_level(logging.WARNING):
+        facts.save_measured({"a": 2})
+    assert "can't be written" in caplog.text
+    assert facts.load_measured() == {"a": 1}
+    assert [one.name for one in plans.folder.iterdir() if one.name.startswith(".")] == []
+
+
+def test_plans_that_can_not_be_read_are_refused(store: PlanStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where another program may keep a file to itself."""
+    build(store)
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "The process cannot access the file", str(path))
+
+    monkeypatch.setattr("live2diff_trt.engine.store.hash_file", refuse)
+    with pytest.raises(PlanStoreError, match=r"unet\.plan can't be read|kernel_constants\.npz can't be read"):
+        store.open(KEY)
+
+
+def test_paths_of_a_cache_on_windows_are_short_enough(tmp_path: Path) -> None:
+    """Without a switch in its registry, Windows takes no path of more than 259 characters."""
+    root = PureWindowsPath("C:/Users/somebody.with.a.long.name/AppData/Local/live2diff-trt", "0123456789abcdef")
+    gpu = Gpu("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", (12, 0), "580.65.06", f"GPU-{'0' * 36}")
+    facts = root / KEY.folder_name / f"runtime_caches-{gpu.card_slug}.cache"
+    with replacing_file(tmp_path / facts.name) as scratch:
+        scratch.write_bytes(b"")
+    styled = replace(KEY, target=(12, 0), style="ab" * 32).folder_name
+    plan = root / name_beside(Path(styled), "partial").name / "unet_segment_000.plan"
+    paths = [facts, facts.with_name(scratch.name), plan]
+    assert all(is_possible_name(part) for path in paths for part in path.parts[1:])
+    assert max(len(str(path)) for path in paths) < 260

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
@@ -14,15 +15,19 @@ import torch
 from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from live2diff_trt.bundle.errors import OutputExistsError, SpecError
+from live2diff_trt.bundle import replaced
+from live2diff_trt.bundle.errors import NotWritableError, OutputExistsError, SpecError
 from live2diff_trt.bundle.manifest import WEIGHTS_FILE, Bundle
 from live2diff_trt.bundle.signature import TEMPORAL_ATTENTION_DOMAIN, TEMPORAL_ATTENTION_OP
-from live2diff_trt.export.bundle import export_bundle
+from live2diff_trt.engine.initialisers import BundleInitialisers
+from live2diff_trt.engine.onnxruntime_backend import OnnxGraphs, OnnxRuntimeOptions
+from live2diff_trt.export.bundle import _complete_or_absent, export_bundle
 from live2diff_trt.export.errors import ExportError
 from live2diff_trt.export.presets import PRESETS, SD15, TINY
 from live2diff_trt.export.weights_source import RandomWeights
 from live2diff_trt.model.unet import CausalUNet
 from live2diff_trt.model.weights import random_unet
+from tests.windows_files import used_in
 
 
 def load_graph(bundle: Path, name: str) -> onnx.ModelProto:
@@ -163,3 +168,60 @@ def test_presets_are_what_they_say() -> None:
         parameters = sum(weight.numel() for weight in CausalUNet(SD15.unet).parameters())
     assert parameters == pytest.approx(1277.7e6, rel=1e-3)
     assert len(SD15.spec().kv_caches) == 40
+
+
+def write_quickly(out: Path) -> None:
+    """Write what stands for a bundle in the place of another, as an export does."""
+    with _complete_or_absent(out, overwrite=True) as folder:
+        (folder / "manifest.json").write_text("new")
+
+
+def test_a_bundle_takes_the_place_of_another_as_a_whole(damaged_bundle: Path, windows_files: None) -> None:
+    write_quickly(damaged_bundle)
+    assert [path.name for path in damaged_bundle.iterdir()] == ["manifest.json"]
+    assert list(damaged_bundle.parent.iterdir()) == [damaged_bundle]
+
+
+@pytest.mark.parametrize("use", ["by a stream", "by a style"])
+def test_on_windows_a_bundle_in_use_stays_whole_and_the_error_says_what_to_do(
+    damaged_bundle: Path, monkeypatch: pytest.MonkeyPatch, windows_files: None, use: str
+) -> None:
+    monkeypatch.setattr(replaced, "RENAME_PAUSE_SECONDS", 0)
+    bundle = Bundle.open(damaged_bundle)
+    if use == "by a stream":
+        graphs = OnnxGraphs(bundle.folder, bundle.manifest.signatures, OnnxRuntimeOptions(threads=1))
+        held: object = graphs.open("vae_encoder")
+        del graphs
+    else:
+        held = BundleInitialisers(bundle).read("model.embeddings.token_embedding.weight")
+    assert len(used_in(damaged_bundle)) == 1
+    with pytest.raises(NotWritableError, match=r"can't be written .*Access is denied.*Close what has it open"):
+        write_quickly(damaged_bundle)
+    assert Bundle.open(damaged_bundle).digest == bundle.digest
+    assert list(damaged_bundle.parent.iterdir()) == [damaged_bundle]
+    del held
+    write_quickly(damaged_bundle)
+
+
+def test_a_bundle_that_can_not_take_its_place_brings_the_old_one_back(
+    damaged_bundle: Path, monkeypatch: pytest.MonkeyPatch, windows_files: None
+) -> None:
+    """As on Windows, where one of its own files may still be open."""
+    monkeypatch.setattr(replaced, "RENAME_PAUSE_SECONDS", 0)
+    digest = Bundle.open(damaged_bundle).digest
+    open_files = ExitStack()
+
+    def write_and_forget() -> None:
+        with _complete_or_absent(damaged_bundle, overwrite=True) as folder:
+            (folder / "manifest.json").write_text("new")
+            open_files.enter_context((folder / "manifest.json").open())
+
+    with open_files, pytest.raises(NotWritableError):
+        write_and_forget()
+    assert Bundle.open(damaged_bundle).digest == digest
+
+
+def test_a_place_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(NotWritableError, match="choose another place"):
+        write_quickly(tmp_path / "file" / "bundle")

@@ -26,6 +26,7 @@ from live2diff_trt.runtime.errors import SinkError
 from live2diff_trt.runtime.frame import FinishedFrame, Image
 from live2diff_trt.runtime.sink import EncoderOptions, FolderSink, NullSink, Sink, VideoSink, open_sink
 from live2diff_trt.runtime.source import FileSource, FolderSource, TestPatternSource
+from tests.windows_files import used_in
 
 Clip = Callable[[str], Path]
 
@@ -515,3 +516,67 @@ def test_sinks_are_told_apart_by_name(tmp_path: Path) -> None:
     assert {name: type(sink) for name, sink in opened.items()} == kinds
     with pytest.raises(SinkError, match=r"Name a file ending in \.mp4, \.mkv, \.mov, a folder"):
         open_sink(f"{tmp_path}/out.avi", width=96, height=64, frame_rate=RATE)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_on_windows_a_video_is_completed_and_replaces_another(
+    clip: Clip, tmp_path: Path, windows_files: None, suffix: str
+) -> None:
+    target = tmp_path / f"out{suffix}"
+    for count in (10, 20):
+        write_all(VideoSink(target, *SIZE, RATE, audio_path=clip("bigbuckbunny.mp4"), overwrite=True), pattern(count))
+        assert list(tmp_path.iterdir()) == [target]
+        assert len(times_of(target)) == count
+
+
+def test_on_windows_a_video_that_is_open_is_not_replaced_and_nothing_is_lost(
+    tmp_path: Path, windows_files: None
+) -> None:
+    """As by a player, or because it is the one that is read."""
+    target, part = tmp_path / "same.mp4", tmp_path / "same.partial.mp4"
+    write_all(VideoSink(target, *SIZE, RATE), pattern(10))
+    before = target.read_bytes()
+    with (
+        FileSource(target),
+        pytest.raises(SinkError, match=r"same\.mp4 can't be replaced: .*being used.*rename .*same\.partial\.mp4"),
+    ):
+        write_all(VideoSink(target, *SIZE, RATE, overwrite=True), pattern(20))
+    assert target.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [target, part]
+    assert len(times_of(part)) == 20
+    part.replace(target)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_on_windows_nothing_is_open_any_more_when_a_sink_was_left(
+    clip: Clip, tmp_path: Path, windows_files: None, failure: type[BaseException]
+) -> None:
+    with pytest.raises(failure, match="stop"):
+        write_all(
+            VideoSink(tmp_path / "out.mp4", *SIZE, RATE, audio_path=clip("bigbuckbunny.mp4")),
+            pattern(5),
+            then=failure("stop"),
+        )
+    with pytest.raises(SinkError, match="has no sound"):
+        write_all(VideoSink(tmp_path / "other.mp4", *SIZE, RATE, audio_path=clip("bikes.mp4")), [])
+    assert used_in(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mp4"]
+
+
+def test_on_windows_pictures_that_are_open_stay_and_the_error_says_what_to_do(
+    tmp_path: Path, windows_files: None
+) -> None:
+    write_all(FolderSink(tmp_path), pattern(2))
+    with (
+        (tmp_path / "frame-000000.png").open("rb"),
+        pytest.raises(SinkError, match=r"being used by another process.*close what has its files open"),
+    ):
+        write_all(FolderSink(tmp_path, overwrite=True), pattern(1))
+    assert len(list(tmp_path.iterdir())) == 2
+    write_all(FolderSink(tmp_path, overwrite=True), pattern(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["frame-000000.png"]
+
+
+def test_on_windows_a_folder_of_an_impossible_name_is_refused(tmp_path: Path, windows_files: None) -> None:
+    with pytest.raises(SinkError, match="can't be written: The filename"):
+        write_all(FolderSink(tmp_path / "con"), [])

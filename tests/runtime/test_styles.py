@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from live2diff_trt.bundle.errors import BundleError, RestyleError
 from live2diff_trt.bundle.manifest import WEIGHTS_FILE, Bundle
+from live2diff_trt.bundle.style_delta import StyleDelta, read_style_delta, write_style_delta
+from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
 from live2diff_trt.runtime.errors import ControlError
+from live2diff_trt.runtime.stream import Stream
 from live2diff_trt.runtime.styles import LONGEST_NAME, NamedStyles, StyleFiles
+from tests.windows_files import used_in
 
 
 @pytest.fixture
@@ -69,3 +74,27 @@ def test_so_is_a_bundle_that_was_changed_since_it_was_opened(damaged_bundle: Pat
         files.find(ink)
     data.write_bytes(content)
     assert files.find(ink).changed
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_a_style_that_a_server_has_stays_until_it_lets_go(bundle: Bundle, ink: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(ink, tmp_path))
+    named = NamedStyles(bundle, {"ink": file})
+    with pytest.raises(RestyleError, match="End the streams that use it"):
+        write_style_delta(file, StyleDelta({}, "another"), overwrite=True)
+    assert read_style_delta(file).identity == named.find("ink").identity
+    assert list(tmp_path.iterdir()) == [file]
+    del named
+    write_style_delta(file, StyleDelta({}, "another"), overwrite=True)
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_on_windows_a_stream_on_the_cpu_uses_no_file_of_its_style_and_closed_none_of_its_bundle(
+    tiny_bundle: Path, ink: Path, tmp_path: Path
+) -> None:
+    file, folder = Path(shutil.copy(ink, tmp_path)), Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    with Stream.open(folder, prompt="a", style=file, options=OnnxRuntimeOptions(threads=1)) as stream:
+        assert used_in(folder) != []
+        write_style_delta(file, StyleDelta({}, "another"), overwrite=True)
+    assert used_in(tmp_path) == []
+    assert stream is not None
