@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from live2diff_trt.engine.errors import FlavourError, GpuError
 from live2diff_trt.engine.flavour import choose_flavour
 from live2diff_trt.engine.gpu import Gpu, detect_gpu
 from live2diff_trt.engine.onnxruntime_backend import OnnxRuntimeOptions
+from live2diff_trt.engine.onnxruntime_module import import_onnxruntime
 from live2diff_trt.engine.tensorrt_options import TensorRTOptions
 
 TORCH_ROWS = ("torch-eager", "torch-graph", "torch-compile")
@@ -123,7 +123,7 @@ def _find_obstacle(row: str, gpu: Gpu | None) -> str | None:
 def _find_obstacle_of_onnxruntime(gpu: Gpu | None) -> str | None:
     if find_spec("onnxruntime") is None:
         return "ONNX Runtime is not installed"
-    if gpu is not None and "CUDAExecutionProvider" not in import_module("onnxruntime").get_available_providers():
+    if gpu is not None and "CUDAExecutionProvider" not in import_onnxruntime().get_available_providers():
         return "the ONNX Runtime that is installed has no CUDAExecutionProvider: its GPU package is another one"
     return None
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from live2diff_trt.engine.errors import FlavourError, GpuError
 from live2diff_trt.engine.flavour import ComputeCapability, FlavourChoice, Verdict, choose_flavour, judge_flavours
 from live2diff_trt.engine.gpu import Gpu, detect_gpu
+from live2diff_trt.engine.onnxruntime_module import import_onnxruntime
 from live2diff_trt.engine.store import PlanStore
 
 State = Literal["ok", "warn", "missing"]
@@ -164,7 +165,7 @@ def _nvrtc_version() -> tuple[int, int]:
 def examine_onnxruntime() -> Finding:
     """Say whether ONNX Runtime is there, which runs bundles on the CPU; TensorRT does not need it."""
     try:
-        runtime = import_module("onnxruntime")
+        runtime = import_onnxruntime()
     except ImportError as error:
         return Finding(
             "ONNX Runtime",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.bundle.signature import GraphSignature
 from live2diff_trt.engine.errors import BackendError
+from live2diff_trt.engine.onnxruntime_module import import_onnxruntime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -187,7 +188,7 @@ class OnnxGraphs:
 
 def _import_onnxruntime() -> Any:
     try:
-        return import_module("onnxruntime")
+        return import_onnxruntime()
     except ImportError as error:
         raise BackendError(
             f"ONNX Runtime is not installed ({error})",

@@ -50,7 +50,7 @@ def test_onnxruntime_runs_on_the_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPat
     assert {SPLIT, OVERLAP, WHOLE, "torch-eager", "torch-graph", "torch-compile"} <= set(chosen.rows)
     runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(importlib, "import_module", lambda _: runtime)
-    monkeypatch.setattr(rows, "import_module", lambda _: runtime)
+    monkeypatch.setattr(rows, "import_onnxruntime", lambda: runtime)
     assert ONNX_ROW in choose_rows(ROWS, GPU).rows
 
 
