@@ -84,12 +84,11 @@ def serve(
     from live2diff_trt.runtime.shared_engine import open_shared_engine
 
     _set_up_log(log_json)
-    if token is None and not is_local_name(host):
-        token = make_token()
+    made = make_token() if token is None and not is_local_name(host) else None
     settings = ServeSettings(
         host=host,
         port=port,
-        token=token,
+        token=made if token is None else token,
         origins=tuple(origins or ()),
         webrtc=webrtc,
         stun=tuple(stun or ()),
@@ -108,7 +107,7 @@ def serve(
         closing(open_shared_engine(bundle, options, step_list=steps, max_steps=max_steps, styles=files)) as engine,
     ):
         server = make_server(engine, settings)
-        _show_address(listening.getsockname()[1], settings)
+        _show_address(listening.getsockname()[1], settings, made)
         server.run(sockets=[listening])
 
 
@@ -125,10 +124,13 @@ def _read_styles(words: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _show_address(port: int, settings: ServeSettings) -> None:
-    """Say where the page is; behind #, the token stays in the browser."""
+def _show_address(port: int, settings: ServeSettings, made: str | None) -> None:
+    """Say where the page is, with the token that was made for it: behind #, that stays in the browser.
+
+    One that was given is known, and has no place in a log.
+    """
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    key = "" if settings.token is None else f"/#token={settings.token}"
+    key = "" if settings.token is None else f"/#token={made or '…'}"
     messages.print(f"http://{host}:{port}{key}", style="bold", highlight=False, soft_wrap=True)
 
 

@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 from live2diff_trt.bundle.errors import BundleError
 from live2diff_trt.cli.main import app
+from live2diff_trt.cli.serve import _show_address
 from live2diff_trt.runtime.errors import ControlError
 from live2diff_trt.serve.errors import ServeError
+from live2diff_trt.serve.settings import ServeSettings
 
 PROGRAM = "from live2diff_trt.cli.main import main; main()"
 
@@ -45,6 +47,12 @@ def test_it_serves_says_where_and_ends_when_it_is_interrupted(tiny_bundle: Path,
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_token_that_was_given_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ServeSettings(host="0.0.0.0", port=0, token="a-token-that-somebody-chose-1234")
+    _show_address(8000, settings, None)
+    assert capsys.readouterr().err == "http://0.0.0.0:8000/#token=…\n"
 
 
 def test_a_port_that_is_taken_is_refused(tiny_bundle: Path) -> None:

@@ -25,6 +25,11 @@ def test_the_image_installs_extras_that_there_are() -> None:
     assert named[0] <= set(metadata("live2diff-trt").get_all("Provides-Extra") or ())
 
 
+def test_the_image_reports_its_use_to_nobody() -> None:
+    environment = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").partition("\nENV ")[2]
+    assert "ORT_DISABLE_TELEMETRY=1" in environment.partition("\nVOLUME")[0]
+
+
 def test_the_image_is_built_from_every_room_and_no_more() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in lines
@@ -49,4 +54,11 @@ def test_nobody_comes_to_the_page_but_through_tls() -> None:
     assert (options[options.index("--host") + 1], options[options.index("--port") + 1]) == address
     assert "LIVE2DIFF_TOKEN" in page["environment"]  # on this address a token would not be asked for by itself
     assert page["network_mode"] == tls["network_mode"] == "host"
-    assert "reverse_proxy {}:{}".format(*address) in (ROOT / "deploy" / "Caddyfile").read_text(encoding="utf-8")
+    caddyfile = (ROOT / "deploy" / "Caddyfile").read_text(encoding="utf-8")
+    assert "reverse_proxy {}:{}".format(*address) in caddyfile
+    assert "admin off" in caddyfile  # on the host's network, its port would be the page's to reach
+
+
+@pytest.mark.parametrize("service", ["build", "page"])
+def test_a_stop_is_heard_before_the_page_listens(service: str) -> None:
+    assert COMPOSE["services"][service]["init"]
