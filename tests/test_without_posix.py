@@ -69,8 +69,7 @@ def test_no_file_uses_what_windows_lacks() -> None:
 
 
 def test_text_is_written_with_the_same_bytes_everywhere() -> None:
-    """But for what training tells people of its weights."""
-    found = {path: list(find_loose_texts(path)) for path in FILES if path.parent.name != "training"}
+    found = {path: list(find_loose_texts(path)) for path in FILES}
     assert {path: loose for path, loose in found.items() if loose} == {}
 
 

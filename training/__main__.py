@@ -78,7 +78,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--weights", type=Path, help="folder of weights; those that ship with the project")
     evaluate.add_argument("--twin", type=Path, help="folder of the weights of the twin without temporal attention")
     evaluate.add_argument("--out", type=Path, required=True, help="file for the figures; the tables go beside it")
-    evaluate.add_argument("--frames", type=int, default=32, help="of each shot, 8 warm-up frames included")
+    evaluate.add_argument("--frames", type=int, help="of each shot, 8 warm-up frames included; whole shots")
     evaluate.add_argument("--drift-frames", type=int, default=500, help="of the long stream")
     evaluate.set_defaults(run=_evaluate)
 
@@ -118,7 +118,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     untrained = replace(Networks.make(TINY, _CPU), autoencoder=trained.autoencoder)
     found = evaluate(shots, trained, untrained, twin, arguments.drift_frames)
     write_json(arguments.out, found.to_json())
-    arguments.out.with_suffix(".md").write_text(write_report(found) + "\n", encoding="utf-8")
+    arguments.out.with_suffix(".md").write_text(write_report(found) + "\n", encoding="utf-8", newline="\n")
     for claim in find_broken_claims(found):
         logger.warning("not borne out: %s", claim)
 

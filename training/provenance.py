@@ -18,8 +18,8 @@ sources.md.
 
 def write_provenance(folder: Path) -> None:
     """Write the licence and the sources into a folder of weights."""
-    (folder / LICENCE_FILE).write_text(_LICENCE, encoding="utf-8")
-    (folder / SOURCES_FILE).write_text(describe_sources(), encoding="utf-8")
+    (folder / LICENCE_FILE).write_text(_LICENCE, encoding="utf-8", newline="\n")
+    (folder / SOURCES_FILE).write_text(describe_sources(), encoding="utf-8", newline="\n")
 
 
 def describe_sources() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,7 +48,6 @@ def test_onnxruntime_runs_on_the_gpu_or_not_at_all(monkeypatch: pytest.MonkeyPat
     assert "CUDAExecutionProvider" in chosen.not_run[ONNX_ROW]
     assert {SPLIT, OVERLAP, WHOLE, "torch-eager", "torch-graph", "torch-compile"} <= set(chosen.rows)
     runtime = SimpleNamespace(get_available_providers=lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(importlib, "import_module", lambda _: runtime)
     monkeypatch.setattr(rows, "import_onnxruntime", lambda: runtime)
     assert ONNX_ROW in choose_rows(ROWS, GPU).rows
 
