@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ from live2diff_trt.runtime.source_address import scheme_of
 
 SEND_TIMEOUT_SECONDS = 10.0
 DATAGRAM_BYTES = 1316  # seven packets of a transport stream, which fit through Ethernet
+LATENCY = re.compile(r"[?&](?:latency|peerlatency|tsbpddelay)=(\d+)")
+"""How long an SRT receiver is asked to hold each packet back, in microseconds, as FFmpeg has it in an address."""
+DEFAULT_LATENCY_SECONDS = 0.12
+TRAVEL_SECONDS = 0.25  # for the way there, and for what has to be sent again
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class NetworkSink:
         with self._explained():
             if error is None:
                 self._container.mux(self._stream.encode(None))
+                time.sleep(held_back_seconds(self._name))
             self._container.close()
 
     def write(self, frame: FinishedFrame) -> None:
@@ -118,3 +125,14 @@ class NetworkSink:
             raise SinkError(
                 f"{self._name} can't be sent to: {error.strerror}", "Check the address and that its server runs"
             ) from error
+
+
+def held_back_seconds(address: str) -> float:
+    """Return how long after the last packet a connection has to stay for the receiver to hand it on.
+
+    An SRT receiver holds packets back for the latency, and drops those that it still holds once the sender has gone.
+    """
+    if scheme_of(address) != "srt":
+        return 0.0
+    asked_for = (int(found) / 1e6 for found in LATENCY.findall(address))
+    return max(DEFAULT_LATENCY_SECONDS, *asked_for, 0.0) + TRAVEL_SECONDS
