@@ -66,7 +66,8 @@ def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         load, load_dynamically = builtins.__import__, importlib.import_module
         monkeypatch.setattr(builtins, "__import__", lambda name, *rest: refuse(name, load, *rest))
-        for module in (engine_doctor, sys.modules["live2diff_trt.engine.gpu"]):
+        others = (sys.modules[f"live2diff_trt.engine.{name}"] for name in ("gpu", "onnxruntime_module"))
+        for module in (engine_doctor, *others):
             monkeypatch.setattr(module, "import_module", lambda name: refuse(name, load_dynamically))
 
     return hide_packages
