@@ -21,11 +21,8 @@ def write_readme(found: Sequence[Results], readme: Path) -> None:
     Raises:
         ResultsError: the file has no such place.
     """
-    readme.write_text(
-        render_readme(readme.read_text(encoding="utf-8"), found, str(readme)),
-        encoding="utf-8",
-        newline="\n",
-    )
+    text = render_readme(readme.read_text(encoding="utf-8"), found, str(readme))
+    readme.write_text(text, encoding="utf-8", newline="\n")
 
 
 def render_readme(text: str, found: Sequence[Results], name: str = "README.md") -> str:

@@ -134,5 +134,5 @@ def held_back_seconds(address: str) -> float:
     """
     if scheme_of(address) != "srt":
         return 0.0
-    asked_for = (int(found) / 1e6 for found in LATENCY.findall(address))
-    return max(DEFAULT_LATENCY_SECONDS, *asked_for, 0.0) + TRAVEL_SECONDS
+    asked_for = [int(found) / 1e6 for found in LATENCY.findall(address)]
+    return max([DEFAULT_LATENCY_SECONDS, *asked_for]) + TRAVEL_SECONDS

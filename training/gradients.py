@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,14 @@ class PlainGradients:
         return {name: loss.detach() for name, loss in losses.items()}
 
 
+class _Capture(NamedTuple):
+    """A graph, the batch that it reads, and the losses that it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Any
+    losses: Mapping[str, Tensor]
+
+
 class CapturedGradients:
     """Finds gradients by one CUDA graph for each shape of batch.
 
@@ -71,21 +79,21 @@ class CapturedGradients:
         self._plain = plain
         self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[tuple[torch.Size, ...], tuple[torch.cuda.CUDAGraph, Any, Mapping[str, Tensor]]] = {}
+        self._captures: dict[tuple[torch.Size, ...], _Capture] = {}
 
     def __call__(self, batch: Any, clock: StageClock) -> Mapping[str, Tensor]:
         """See ``FindGradients``. The first batch of a shape takes longer: for it a graph is captured."""
         shapes = tuple(tensor.shape for tensor in tree_leaves(batch))
-        if shapes not in self._graphs:
-            self._graphs[shapes] = self._capture(batch)
-        graph, inputs, losses = self._graphs[shapes]
+        if shapes not in self._captures:
+            self._captures[shapes] = self._capture(batch)
+        graph, inputs, losses = self._captures[shapes]
         with clock.stage("graph"):
             torch._foreach_copy_(tree_leaves(inputs), tree_leaves(batch))
             graph.replay()
             # Graphs share their memory: the next one may leave its own numbers where these losses lie.
             return {name: loss.clone() for name, loss in losses.items()}
 
-    def _capture(self, batch: Any) -> tuple[torch.cuda.CUDAGraph, Any, Mapping[str, Tensor]]:
+    def _capture(self, batch: Any) -> _Capture:
         inputs, graph, silent = tree_map(torch.clone, batch), torch.cuda.CUDAGraph(), StageClock()
         # All of it on one stream: autograd runs a parameter's gradient on the stream that it was first used on.
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -95,4 +103,4 @@ class CapturedGradients:
         torch.cuda.current_stream().wait_stream(self._stream)
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             losses = self._plain(inputs, silent)
-        return graph, inputs, losses
+        return _Capture(graph, inputs, losses)
